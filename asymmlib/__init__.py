@@ -1,0 +1,31 @@
+"""asymmlib: AsymmNet in PaddlePaddle, with the data path and the training loop of the book around it.
+
+Names are loaded on first use, so that `import asymmlib` needs no Paddle: `asymmlib.asymmnet_large(num_classes=16)`.
+"""
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# public name -> module that owns it
+_OWNERS = {
+    "AsymmNet": "network", "asymmnet_large": "network", "asymmnet_small": "network", "plan_blocks": "network",
+    "MODELS": "baselines", "create_model": "baselines",
+    "prepare": "sources", "make_manifest": "split",
+    "Pictures": "dataset", "make_loader": "dataset",
+    "Recipe": "recipes", "RECIPES": "recipes", "get_recipe": "recipes",
+    "train": "training", "evaluate": "training",
+    "count": "complexity",
+    "load_official": "weights", "export_official": "weights",
+    "accelerate": "fast",
+}
+__all__ = sorted(_OWNERS)
+
+
+def __getattr__(name):
+    if name not in _OWNERS:
+        raise AttributeError(f"module 'asymmlib' has no attribute {name!r}")
+    return getattr(import_module(f"asymmlib.{_OWNERS[name]}"), name)
+
+
+def __dir__():
+    return __all__

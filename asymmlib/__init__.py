@@ -13,7 +13,7 @@ _OWNERS = {
     "prepare": "sources", "make_manifest": "split",
     "Pictures": "dataset", "make_loader": "dataset",
     "Recipe": "recipes", "RECIPES": "recipes", "get_recipe": "recipes",
-    "train": "training", "evaluate": "training",
+    "train": "training", "evaluate": "evaluation",
     "count": "complexity",
     "load_official": "weights", "export_official": "weights",
     "accelerate": "fast",

@@ -1,0 +1,163 @@
+"""The command line: `python -m asymmlib COMMAND --help` explains each command.
+
+Every command is a thin layer over a function that notebooks call too. A user's mistake ends in one line on stderr and
+exit status 2.
+"""
+import argparse
+import sys
+
+from asymmlib.recipes import RECIPES, get_recipe
+
+__all__ = ["main"]
+
+DATA_HELP = ('"sample" (drawn by this project), "caltech16", or the path of a folder of class folders or of a zip or '
+             "tar of one; default: ASYMMLIB_DATA, else sample")
+
+
+def main(arguments=None):
+    """Run one command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, FloatingPointError, OSError) as error:  # FileNotFoundError and PermissionError are OSErrors
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser("python -m asymmlib", description="AsymmNet in PaddlePaddle: data, training, "
+                                     "evaluation and prediction from a shell.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (add_options, run) in COMMANDS.items():
+        text = run.__doc__.strip()
+        command = commands.add_parser(name, help=text.splitlines()[0].rstrip("."), description=text,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_options(command)
+        command.set_defaults(run=run)
+    return parser
+
+
+def _data_options(command):
+    command.add_argument("--data", help=DATA_HELP)
+    command.add_argument("--archive", help="with caltech16: a local copy of caltech-101.zip instead of a download")
+    command.add_argument("--test-share", action="store_true", help="keep another fifth of every class for a test split")
+    command.add_argument("--on-error", choices=("error", "skip"), default="error",
+                         help="unreadable pictures: stop and list them, or leave them out and list them")
+
+
+def _prepare(options):
+    """Fetch or draw the pictures, check every one, and write the manifest of the split."""
+    from asymmlib.sources import prepare
+    from asymmlib.split import counts
+    prepared = prepare(options.data, archive=options.archive, test_share=options.test_share,
+                       on_error=options.on_error)
+    table = counts(prepared.manifest)
+    print(table.to_string())
+    totals = ", ".join(f"{total} {split}" for split, total in table.sum().items() if split != "total")
+    print(f"{prepared.name}: {len(prepared.manifest)} pictures in {len(prepared.class_names)} classes: {totals}")
+    return prepared
+
+
+def _models_options(command):
+    command.add_argument("--classes", type=int, default=16, help="number of classes (default 16)")
+    command.add_argument("--size", type=int, default=224, help="height and width of the picture in pixels (default 224)")
+
+
+def _models(options):
+    """List the models with their trainable parameters and multiply-accumulate operations (MACs)."""
+    from asymmlib.baselines import compare_models
+    table = compare_models(num_classes=options.classes, image_size=options.size)
+    print(table.to_string(index=False, formatters={"params": "{:,}".format, "macs": "{:,}".format}))
+
+
+def _train_options(command):
+    _data_options(command)
+    command.add_argument("--model", default="asymmnet_large", help="a name that `models` lists (default asymmnet_large)")
+    command.add_argument("--recipe", help=f"one of {', '.join(RECIPES)}; default: ASYMMLIB_RECIPE, else quick")
+    command.add_argument("--width", type=float, help="AsymmNet's width multiplier (default 1.0)")
+    command.add_argument("--asymmrate", type=int, help="AsymmNet's asymmetry rate (default 1)")
+    for name in ("epochs", "seed", "batch-size", "image-size"):
+        command.add_argument(f"--{name}", type=int, help="instead of the recipe's")
+    command.add_argument("--name", help="folder below runs/ (default: made of model, recipe, data and seed)")
+    command.add_argument("--fresh", action="store_true", help="start over, even where the run exists")
+
+
+def _train(options):
+    """Train a model by a recipe; an interrupted run goes on, a finished one is only reported.
+
+    Results go to runs/<name>/: run.json, history.csv, best.safetensors, last.safetensors.
+    """
+    from asymmlib.sources import prepare
+    from asymmlib.training import train
+    changed = {field: getattr(options, field) for field in ("epochs", "seed", "batch_size", "image_size")
+               if getattr(options, field) is not None}
+    recipe = get_recipe(options.recipe).replace(**changed)
+    prepared = prepare(options.data or recipe.data, archive=options.archive, on_error=options.on_error,
+                       test_share=options.test_share or recipe.test_share)
+    run = train(options.model, recipe, width=options.width, asymmrate=options.asymmrate, prepared=prepared,
+                name=options.name, fresh=options.fresh)
+    result = run.info["result"]
+    print(f"{run.folder}: eval top-1 {result['last_eval_top1']:.1%} after the last epoch, best "
+          f"{result['best_eval_top1']:.1%} in epoch {result['best_epoch']}")
+
+
+def _evaluate_options(command):
+    _data_options(command)
+    command.add_argument("folder", metavar="RUN", help="name below runs/, or path, of a finished run")
+    command.add_argument("--weights", choices=("last", "best"), default="last", help="which epoch (default last)")
+    command.add_argument("--split", default="eval", help="train, eval or test (default eval)")
+
+
+def _evaluate(options):
+    """Measure a finished run on one split: mean loss and top-1 over every picture."""
+    from asymmlib.dataset import Pictures
+    from asymmlib.evaluation import evaluate
+    from asymmlib.runs import find_run
+    from asymmlib.sources import prepare
+    run = find_run(options.folder)
+    prepared = prepare(options.data, archive=options.archive, on_error=options.on_error,
+                       test_share=options.test_share or options.split == "test")
+    if prepared.class_names != run.info["classes"]:
+        raise ValueError(f"run {run.name} knows other classes than {prepared.name}; pass its data with --data")
+    pictures = Pictures(prepared, options.split, run.info["recipe"]["image_size"], mean=run.info["mean"],
+                        std=run.info["std"])
+    result = evaluate(run.network(options.weights), pictures)
+    print(f"{run.name} ({options.weights}) on {len(pictures)} {options.split} pictures of {prepared.name}: "
+          f"loss {result.loss:.4f}, top-1 {result.top1:.2%}")
+
+
+def _predict_options(command):
+    command.add_argument("folder", metavar="RUN", help="name below runs/, or path, of a finished run")
+    command.add_argument("pictures", metavar="IMAGE", nargs="+", help="picture files")
+    command.add_argument("--weights", choices=("last", "best"), default="best", help="which epoch (default best)")
+    command.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
+
+
+def _predict(options):
+    """Print the most probable classes of picture files."""
+    from asymmlib.evaluation import predict_pictures
+    from asymmlib.runs import find_run
+    run = find_run(options.folder)
+    rows = predict_pictures(run.network(options.weights), options.pictures, run.info["recipe"]["image_size"],
+                            run.info["mean"], run.info["std"])
+    for path, probabilities in zip(options.pictures, rows, strict=True):
+        print(path)
+        for index in probabilities.argsort()[::-1][:options.top]:
+            print(f"  {probabilities[index]:6.1%}  {run.info['classes'][index]}")
+
+
+# command: (its options, what it does)
+COMMANDS = {
+    "prepare": (_data_options, _prepare),
+    "models": (_models_options, _models),
+    "train": (_train_options, _train),
+    "evaluate": (_evaluate_options, _evaluate),
+    "predict": (_predict_options, _predict),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

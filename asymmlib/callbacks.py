@@ -1,0 +1,140 @@
+"""Callbacks of `paddle.Model.fit`: small observers that seed, measure, write and report, once an epoch.
+
+They go into `fit` in this order: `Reproducible`, `EpochLog`, then those that read `logs["row"]`, the row that
+`EpochLog` makes, then the learning rate's scheduler, last `Checkpoint`, which stores the state of all before it.
+"""
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pandas as pd
+from tqdm import tqdm
+
+from asymmlib.checkpoint import save_checkpoint
+from asymmlib.evaluation import evaluate
+from asymmlib.paths import atomic_write
+from asymmlib.weights import save_weights
+
+__all__ = ["BestModel", "Checkpoint", "EpochLog", "Progress", "Reproducible", "VisualDLLog"]
+
+
+class Reproducible(paddle.callbacks.Callback):
+    """Make every epoch a function of (seed, epoch): order, augmentation and dropout.
+
+    `fit` counts epochs from 0 even when a run goes on; `first_epoch` is where it goes on.
+    """
+
+    def __init__(self, loader, seed, first_epoch=0):
+        super().__init__()
+        self.loader, self.seed, self.first_epoch = loader, seed, first_epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        epoch += self.first_epoch
+        self.loader.batch_sampler.set_epoch(epoch)
+        self.loader.dataset.set_epoch(epoch)
+        paddle.seed(self.seed * 100_003 + epoch)
+
+
+class EpochLog(paddle.callbacks.Callback):
+    """Measure each epoch: one row, kept in `rows` and in `history.csv`.
+
+    epoch (from 1), train_loss (mean over pictures, in train mode), train_top1, eval_loss, eval_top1, lr (at the
+    epoch's first batch), images_per_s (training only), seconds (training only). Shares lie between 0 and 1.
+    Raises `FloatingPointError` when the loss is no longer finite.
+    """
+
+    def __init__(self, eval_pictures, path, rows=()):
+        super().__init__()
+        self.eval_pictures, self.path, self.rows = eval_pictures, Path(path), list(rows)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.loss_sum, self.seen, self.started = 0.0, 0, time.perf_counter()
+        self.lr = self.model._optimizer.get_lr()
+
+    def on_train_batch_end(self, step, logs=None):
+        if not np.isfinite(logs["loss"]).all():
+            raise FloatingPointError(f"the loss became {logs['loss'][0]} in epoch {len(self.rows) + 1}, batch "
+                                     f"{step + 1}, at learning rate {self.model._optimizer.get_lr():g}: lower base_lr")
+        self.loss_sum += logs["loss"][0] * logs["batch_size"]
+        self.seen += logs["batch_size"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self.started
+        result = evaluate(self.model.network, self.eval_pictures)
+        logs["row"] = {"epoch": len(self.rows) + 1, "train_loss": self.loss_sum / self.seen, "train_top1": logs["acc"],
+                       "eval_loss": result.loss, "eval_top1": result.top1, "lr": self.lr,
+                       "images_per_s": self.seen / seconds, "seconds": seconds}
+        self.rows.append(logs["row"])
+        with atomic_write(self.path) as file:
+            file.write(pd.DataFrame(self.rows).to_csv(index=False, float_format="%.8g").encode())
+
+
+class BestModel(paddle.callbacks.Callback):
+    """Keep the weights of the epoch with the highest eval top-1 (the first one, among equals) in the run's folder."""
+
+    def __init__(self, path, rows=()):
+        super().__init__()
+        self.path, self.best = Path(path), max((row["eval_top1"] for row in rows), default=-1.0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs["row"]["eval_top1"] > self.best:
+            self.best = logs["row"]["eval_top1"]
+            save_weights(self.model.network, self.path)
+
+
+class VisualDLLog(paddle.callbacks.Callback):
+    """Write every column of the epoch's row for VisualDL: `visualdl --logdir runs --disable-telemetry`.
+
+    Paddle's own VisualDL callback leaves out the learning rate, which is what the article needed to see.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = str(folder)
+
+    def on_train_begin(self, logs=None):
+        from visualdl import LogWriter  # here, because it takes a second to import
+        self.writer = LogWriter(logdir=self.folder)
+
+    def on_epoch_end(self, epoch, logs=None):
+        for key, value in logs["row"].items():
+            if key != "epoch":
+                self.writer.add_scalar(tag=key.replace("_", "/", 1), value=value, step=logs["row"]["epoch"])
+
+    def on_train_end(self, logs=None):
+        self.writer.close()
+
+
+class Progress(paddle.callbacks.Callback):
+    """A bar over the batches in a terminal, and one line per finished epoch everywhere."""
+
+    def __init__(self, epochs, first_epoch=0):
+        super().__init__()
+        self.epochs, self.first_epoch = epochs, first_epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.bar = tqdm(total=self.params["steps"], desc=f"epoch {epoch + 1 + self.first_epoch}/{self.epochs}",
+                        unit="batch", leave=False, disable=not sys.stderr.isatty())
+
+    def on_train_batch_end(self, step, logs=None):
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.close()
+        row = logs["row"]
+        print(f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.3f} (eval {row['eval_loss']:.3f})  "
+              f"top-1 {row['train_top1']:6.1%} (eval {row['eval_top1']:6.1%})  lr {row['lr']:.4f}  "
+              f"{row['images_per_s']:.0f} images/s", flush=True)
+
+
+class Checkpoint(paddle.callbacks.Callback):
+    """Store everything a killed run needs to go on from the end of this epoch."""
+
+    def __init__(self, folder, rows):
+        super().__init__()
+        self.folder, self.rows = Path(folder), rows
+
+    def on_epoch_end(self, epoch, logs=None):
+        save_checkpoint(self.folder, self.model.network, self.model._optimizer, self.rows)

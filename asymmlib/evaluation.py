@@ -1,0 +1,68 @@
+"""Measure a trained network: logits over a whole split, mean loss, top-1, and the best guesses for single pictures.
+
+`paddle.Model.evaluate` reports the loss of the last batch only; here every picture counts once.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+
+from asymmlib.dataset import load_picture, make_loader, normalise
+
+__all__ = ["Evaluation", "evaluate", "predict_pictures", "softmax"]
+
+
+def softmax(logits):
+    """Probabilities of logits `[N, C]`, computed in float64 with the largest logit subtracted first."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Logits `[N, C]` and labels `[N]` of a split, in the order of its manifest, and what follows from them."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def predicted(self):
+        """Class number with the largest logit: int64 `[N]`."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def top1(self):
+        """Share of pictures whose largest logit is the right one, 0 to 1."""
+        return float((self.predicted == self.labels).mean())
+
+    @property
+    def loss(self):
+        """Mean cross-entropy over all pictures, in nats."""
+        chosen = softmax(self.logits)[np.arange(len(self.labels)), self.labels]
+        return float(-np.log(np.maximum(chosen, 1e-300)).mean())
+
+    def confusion(self):
+        """Counts `[C, C]`: row = true class, column = predicted class."""
+        size = self.logits.shape[1]
+        return np.bincount(self.labels * size + self.predicted, minlength=size**2).reshape(size, size)
+
+
+def evaluate(network, pictures, batch_size=64):
+    """Run a network over one split of `Pictures` in eval mode, without gradients; its mode is put back afterwards."""
+    training, logits = network.training, []
+    network.eval()
+    with paddle.no_grad():
+        for images, _ in make_loader(pictures, batch_size):
+            logits.append(network(images).numpy())
+    if training:
+        network.train()
+    return Evaluation(np.concatenate(logits), pictures.labels)
+
+
+def predict_pictures(network, paths, size, mean, std):
+    """Class probabilities `[len(paths), C]` of picture files; raises for a file that is missing or no picture."""
+    network.eval()
+    pixels = np.stack([load_picture(path, size) for path in paths])
+    with paddle.no_grad():
+        return softmax(network(paddle.to_tensor(normalise(pixels, mean, std))).numpy())

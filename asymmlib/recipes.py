@@ -1,0 +1,131 @@
+"""Recipes: every number of a training run in one frozen record, and the named ones of the book.
+
+A recipe holds settings and checks them; `asymmlib.training` acts on them. Where a recipe repeats a flaw of the
+article, it does so on purpose, under a field of its own, so that the price of each flaw can be measured.
+"""
+import os
+from dataclasses import asdict, dataclass, fields, replace
+
+__all__ = ["AUGMENTATIONS", "NORMALISATIONS", "OPTIMIZERS", "RECIPES", "Recipe", "SCHEDULES", "get_recipe"]
+
+# What each choice does is written where it is carried out (asymmlib.training, asymmlib.dataset).
+SCHEDULES = {
+    "cosine": "half a cosine from base_lr to 0, one step per epoch",
+    "cosine-per-batch": "the article's accident: a cosine over `epochs` steps, but stepped after every batch",
+    "warmup-cosine": "linear warm-up over warmup_epochs, then half a cosine, one step per batch",
+}
+OPTIMIZERS = {"momentum": "SGD with momentum", "nesterov": "SGD with Nesterov momentum"}
+NORMALISATIONS = {
+    "measured": "mean and standard deviation of the train split",
+    "article": "the article's constants, which belong to other pictures",
+}
+AUGMENTATIONS = {
+    "rotate": "random rotation by at most `rotation` degrees, bilinear: what the article means",
+    "rotate-nearest": "the same with nearest-neighbour sampling: what the article does",
+    "crop-flip": "random resized crop of 8 to 100 % of the area, random mirror image: usual on ImageNet",
+    "none": "no augmentation",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run, except the model.
+
+    `data` is "sample", "caltech16", a path, or None for what `ASYMMLIB_DATA` says. Sizes are pixels, rates are per
+    step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of its own
+    (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first pictures
+    of each class of the train split. Raises `ValueError` that names the field and what it accepts.
+    """
+
+    name: str
+    image_size: int
+    epochs: int
+    batch_size: int = 32
+    base_lr: float = 0.01
+    data: str | None = None
+    test_share: bool = False
+    train_per_class: int | None = None
+    optimizer: str = "momentum"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    asymmnet_weight_decay: float | None = None
+    decay_bias_and_norm: bool = True
+    schedule: str = "cosine"
+    warmup_epochs: int = 0
+    label_smoothing: float = 0.0
+    dropout: float = 0.2
+    zero_last_gamma: bool = False
+    normalisation: str = "measured"
+    augmentation: str = "rotate"
+    rotation: float = 10.0
+    seed: int = 0
+
+    def __post_init__(self):
+        for field, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("normalisation", NORMALISATIONS),
+                             ("augmentation", AUGMENTATIONS)):
+            if getattr(self, field) not in known:
+                raise ValueError(f"recipe {self.name!r}: unknown {field} {getattr(self, field)!r}; "
+                                 f"known: {', '.join(known)}")
+        for field, low, high in _LIMITS:
+            value = getattr(self, field)
+            if value is not None and (isinstance(value, bool) or not low <= value <= high):
+                raise ValueError(f"recipe {self.name!r}: {field} is {value!r}; it must lie from {low} to {high}")
+        for field in _WHOLE:
+            if getattr(self, field) is not None and not isinstance(getattr(self, field), int):
+                raise ValueError(f"recipe {self.name!r}: {field} is {getattr(self, field)!r}; it must be an integer")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"recipe {self.name!r}: warmup_epochs ({self.warmup_epochs}) must be fewer than epochs "
+                             f"({self.epochs})")
+
+    def replace(self, **changes):
+        """A copy with some fields changed; `ValueError` for a field that does not exist."""
+        unknown = sorted(set(changes) - {field.name for field in fields(self)})
+        if unknown:
+            raise ValueError(f"a recipe has no field {', '.join(unknown)}; it has "
+                             f"{', '.join(field.name for field in fields(self))}")
+        return replace(self, **changes)
+
+    def as_dict(self):
+        """The fields as a plain dictionary, ready for JSON."""
+        return asdict(self)
+
+
+# field, least, most
+_LIMITS = (
+    ("image_size", 32, 1024), ("epochs", 1, 10_000), ("batch_size", 1, 8192), ("base_lr", 1e-8, 100.0),
+    ("train_per_class", 1, 10**7), ("momentum", 0.0, 0.9999), ("weight_decay", 0.0, 1.0),
+    ("asymmnet_weight_decay", 0.0, 1.0), ("warmup_epochs", 0, 10_000), ("label_smoothing", 0.0, 0.9999),
+    ("dropout", 0.0, 0.9999), ("rotation", 0.0, 180.0), ("seed", 0, 2**31 - 1),
+)
+_WHOLE = ("image_size", "epochs", "batch_size", "train_per_class", "warmup_epochs", "seed")
+
+_ARTICLE = Recipe(
+    "article", image_size=256, epochs=100, batch_size=32, base_lr=0.01, asymmnet_weight_decay=2e-4,
+    schedule="cosine-per-batch", normalisation="article", augmentation="rotate-nearest")
+
+RECIPES = {recipe.name: recipe for recipe in (
+    # the whole pipeline in seconds: shows that everything works, not how good a network is
+    Recipe("quick", image_size=48, epochs=3, batch_size=32, base_lr=0.05),
+    # a real result in tens of minutes on two cores
+    Recipe("laptop", image_size=128, epochs=30, batch_size=32, base_lr=0.05),
+    # as published, flaws and all
+    _ARTICLE,
+    # the same numbers with the flaws mended
+    _ARTICLE.replace(name="article-fixed", asymmnet_weight_decay=None, schedule="cosine", normalisation="measured",
+                     augmentation="rotate"),
+    # the paper's ImageNet settings (authors' log: 8 GPUs x 256 pictures, 360 epochs)
+    Recipe("imagenet", image_size=224, epochs=360, batch_size=2048, base_lr=2.6, schedule="warmup-cosine",
+           warmup_epochs=5, weight_decay=3e-5, decay_bias_and_norm=False, label_smoothing=0.1,
+           augmentation="crop-flip"),
+)}
+
+
+def get_recipe(name=None):
+    """Return a named recipe; without a name the one in `ASYMMLIB_RECIPE`, or "quick".
+
+    Raises `ValueError` for an unknown name, listing the known ones.
+    """
+    name = name or os.environ.get("ASYMMLIB_RECIPE") or "quick"
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,160 @@
+"""Train a model by a recipe: `train("asymmnet_large", get_recipe("quick"))`.
+
+`paddle.Model.fit` runs the loop; this module gives it what the article's notebook left to chance: a schedule that
+steps when it should, a seed for everything, a folder per run, and a checkpoint to go on from.
+"""
+import hashlib
+import time
+
+import paddle
+from filelock import FileLock
+from paddle.optimizer import lr as schedules
+
+from asymmlib import callbacks as cb
+from asymmlib.baselines import create_model
+from asymmlib.checkpoint import load_checkpoint
+from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
+from asymmlib.network import AsymmetricalBottleneck, AsymmNet
+from asymmlib.paths import runs_dir
+from asymmlib.runs import Run, environment, find_run
+from asymmlib.sources import prepare
+from asymmlib.weights import save_weights
+
+__all__ = ["make_optimizer", "make_pictures", "make_schedule", "train"]
+
+
+def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name=None, fresh=False):
+    """Train a model from random weights by a `Recipe` and return its `Run`.
+
+    A finished run of the same settings is opened instead, an interrupted one goes on at its last checkpoint; both
+    are said in a printed line. `fresh=True` starts over. `prepared` is the data (None: what the recipe or
+    `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. Raises `ValueError` when that folder holds a run
+    of other settings, and for unknown names.
+    """
+    settings = {key: value for key, value in (("width", width), ("asymmrate", asymmrate)) if value is not None}
+    if prepared is None:
+        prepared = prepare(recipe.data, test_share=recipe.test_share)
+    recipe = recipe.replace(data=prepared.name)
+    settings_of_run = {"model": model_name, "settings": settings, "recipe": recipe.as_dict(),
+                       "manifest_sha256": _manifest_hash(prepared.manifest)}
+    create_model(model_name, len(prepared.class_names), **settings)  # wrong names and settings end here, early
+    folder = runs_dir() / (name or _run_name(model_name, recipe, settings))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # a second process waits, then opens the finished run
+        run = _open(folder, settings_of_run, fresh)
+        if run.finished:
+            print(f"run {run.name} is finished: loaded, not trained (fresh=True trains anew)", flush=True)
+            return run
+        return _fit(run, recipe, prepared, settings)
+
+
+def _run_name(model_name, recipe, settings):
+    parts = [model_name, *(f"{key}{value:g}" for key, value in settings.items()), recipe.name, recipe.data,
+             f"seed{recipe.seed}"]
+    return "-".join(parts)
+
+
+def _manifest_hash(manifest):
+    return hashlib.sha256(manifest.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+
+
+def _open(folder, settings, fresh):
+    """The run in this folder, checked against what is asked for; a new one where there is none."""
+    if not (folder / "run.json").exists() or fresh:
+        for path in (folder / "checkpoints").glob("*"):
+            path.unlink()
+        return Run(folder, settings).write()
+    run = find_run(folder)
+    different = [key for key in settings if run.info.get(key) != settings[key]]
+    if different:
+        raise ValueError(f"{folder} holds a run with another {', '.join(different)}; give this run another name, or "
+                         "fresh=True (--fresh) to replace it")
+    return run
+
+
+def _fit(run, recipe, prepared, settings):
+    paddle.seed(recipe.seed)
+    own = {"dropout": recipe.dropout} if run.info["model"].startswith("asymmnet") else {}
+    network = create_model(run.info["model"], len(prepared.class_names), **settings, **own)
+    if recipe.zero_last_gamma:
+        zero_last_gamma(network)
+    train_set, eval_set = make_pictures(prepared, recipe)
+    loader = make_loader(train_set, recipe.batch_size, shuffle=True, seed=recipe.seed)
+    schedule, by_epoch = make_schedule(recipe, len(loader))
+    optimizer = make_optimizer(network, recipe, schedule)
+    rows = load_checkpoint(run.folder / "checkpoints", network, optimizer)
+    run = run.write(classes=prepared.class_names, mean=train_set.mean, std=train_set.std,
+                    pictures={"train": len(train_set), "eval": len(eval_set)}, environment=environment())
+    if rows:
+        print(f"run {run.name} goes on after epoch {len(rows)} of {recipe.epochs}", flush=True)
+    started = time.perf_counter()
+    if len(rows) < recipe.epochs:
+        model = paddle.Model(network)
+        model.prepare(optimizer, paddle.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
+                      paddle.metric.Accuracy())
+        log = cb.EpochLog(eval_set, run.folder / "history.csv", rows)
+        observers = [cb.Reproducible(loader, recipe.seed, len(rows)), log,
+                     cb.BestModel(run.folder / "best.safetensors", rows),
+                     cb.VisualDLLog(run.folder / "visualdl"), cb.Progress(recipe.epochs, len(rows)),
+                     paddle.callbacks.LRScheduler(by_step=not by_epoch, by_epoch=by_epoch),
+                     cb.Checkpoint(run.folder / "checkpoints", log.rows)]
+        model.fit(loader, epochs=recipe.epochs - len(rows), verbose=0, callbacks=observers)
+        rows = log.rows
+    save_weights(network, run.folder / "last.safetensors")
+    return run.write(result=_result(rows, time.perf_counter() - started))
+
+
+def _result(rows, seconds):
+    best = max(rows, key=lambda row: (row["eval_top1"], -row["epoch"]))
+    return {"last_eval_top1": rows[-1]["eval_top1"], "last_eval_loss": rows[-1]["eval_loss"],
+            "best_eval_top1": best["eval_top1"], "best_epoch": best["epoch"],
+            "train_seconds": sum(row["seconds"] for row in rows), "session_seconds": seconds}
+
+
+def make_pictures(prepared, recipe):
+    """The train and eval splits as `Pictures`, with the recipe's augmentation and normalisation."""
+    mean, std = (ARTICLE_MEAN, ARTICLE_STD) if recipe.normalisation == "article" else (None, None)
+    train_set = Pictures(prepared, "train", recipe.image_size, augmentation=recipe.augmentation, mean=mean, std=std,
+                         rotation=recipe.rotation, seed=recipe.seed, per_class=recipe.train_per_class)
+    eval_set = Pictures(prepared, "eval", recipe.image_size, mean=train_set.mean, std=train_set.std)
+    return train_set, eval_set
+
+
+def make_schedule(recipe, steps_per_epoch):
+    """Return the recipe's `LRScheduler` and whether it steps per epoch (else per batch).
+
+    "cosine-per-batch" is flaw 1 of the article: T_max counts epochs, yet `fit` steps it after every batch.
+    """
+    if recipe.schedule == "warmup-cosine":
+        warm_up, steps = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
+        cosine = schedules.CosineAnnealingDecay(recipe.base_lr, steps - warm_up)
+        if not warm_up:
+            return cosine, False
+        return schedules.LinearWarmup(cosine, warm_up, start_lr=0.0, end_lr=recipe.base_lr), False
+    return schedules.CosineAnnealingDecay(recipe.base_lr, recipe.epochs), recipe.schedule == "cosine"
+
+
+def make_optimizer(network, recipe, schedule):
+    """SGD with (Nesterov) momentum and L2 weight decay, on biases and batch norm only where the recipe says so."""
+    decay = recipe.weight_decay
+    if isinstance(network, AsymmNet) and recipe.asymmnet_weight_decay is not None:
+        decay = recipe.asymmnet_weight_decay
+    if not recipe.decay_bias_and_norm:
+        for parameter in network.parameters():
+            if parameter.ndim == 1:  # biases, gammas and betas are the vectors among the parameters
+                parameter.regularizer = paddle.regularizer.L2Decay(0.0)
+    return paddle.optimizer.Momentum(schedule, recipe.momentum, parameters=network.parameters(), weight_decay=decay,
+                                     use_nesterov=recipe.optimizer == "nesterov")
+
+
+def zero_last_gamma(network):
+    """Start every block with a shortcut as the identity: gamma of its last batch norm becomes 0 (Goyal et al., 2017).
+
+    Only for AsymmNet; `ValueError` for a network without its blocks.
+    """
+    blocks = [layer for layer in network.sublayers() if isinstance(layer, AsymmetricalBottleneck)]
+    if not blocks:
+        raise ValueError("zero_last_gamma needs a network of asymmetrical bottlenecks; this one has none")
+    for block in blocks:
+        if block.plan.shortcut:
+            paddle.assign(paddle.zeros_like(block.project.bn.weight), block.project.bn.weight)

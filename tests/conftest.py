@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"  # reference numbers and pictures, where a checkout has them
 
@@ -12,3 +14,27 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("no folder 'shared' beside the project: the larger reference data are not here")
     return SHARED
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Data and runs of one test in a folder of its own."""
+    monkeypatch.setenv("ASYMMLIB_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("ASYMMLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("ASYMMLIB_DATA", raising=False)
+    monkeypatch.delenv("ASYMMLIB_RECIPE", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    """Three classes of ten noisy pictures whose mean colour tells the class: a network learns them in seconds."""
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(("blue", "green", "red")):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(0, 120, (40, 48, 3), dtype=np.uint8)
+            pixels[..., 2 - index] += 130
+            Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    return tmp_path / "pictures"

@@ -1,0 +1,216 @@
+"""Training end to end on thirty pictures: records, schedule, resuming, fairness."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import paddle
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from asymmlib.baselines import create_model
+from asymmlib.evaluation import Evaluation, evaluate, softmax
+from asymmlib.network import asymmnet_small
+from asymmlib.recipes import RECIPES, Recipe
+from asymmlib.runs import find_run, list_runs
+from asymmlib.sources import prepare
+from asymmlib.training import make_optimizer, make_pictures, make_schedule, train, zero_last_gamma
+
+TINY = Recipe("tiny", image_size=32, epochs=3, batch_size=8, base_lr=0.05)
+
+
+@pytest.fixture
+def prepared(home, picture_folder):
+    return prepare(str(picture_folder))
+
+
+def test_a_run_learns_and_records_itself(prepared, capsys):
+    run = train("asymmnet_small", TINY.replace(epochs=6), prepared=prepared)
+    history = run.history
+    assert list(history["epoch"]) == [1, 2, 3, 4, 5, 6]
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert {path.name for path in run.folder.iterdir()} >= {
+        "run.json", "history.csv", "best.safetensors", "last.safetensors", "visualdl", "checkpoints"}
+    info = json.loads((run.folder / "run.json").read_text())
+    assert info["recipe"]["seed"] == 0 and info["classes"] == ["blue", "green", "red"]
+    assert info["environment"]["packages"]["numpy"] == np.__version__ and info["environment"]["device"]
+    assert info["result"]["best_eval_top1"] == pytest.approx(history["eval_top1"].max())
+    assert capsys.readouterr().out.count("epoch ") == 6
+    _, eval_set = make_pictures(prepared, TINY)
+    assert evaluate(run.network("last"), eval_set).top1 == pytest.approx(history["eval_top1"].iloc[-1])
+    assert evaluate(run.network("best"), eval_set).top1 == pytest.approx(history["eval_top1"].max())
+
+
+def test_history_holds_means_over_all_pictures(prepared):
+    run = train("asymmnet_small", TINY.replace(epochs=1, base_lr=1e-8, augmentation="none", dropout=0.0,
+                                               batch_size=24), prepared=prepared)
+    train_set, _ = make_pictures(prepared, TINY.replace(augmentation="none"))
+    network = create_model("asymmnet_small", 3, dropout=0.0)
+    network.set_state_dict({key: paddle.to_tensor(value) for key, value in
+                            load_file(run.folder / "last.safetensors").items()})
+    network.train()                                    # one batch, and a learning rate that changes nothing
+    logits = network(paddle.to_tensor(np.stack([item[0] for item in train_set]))).numpy()
+    expected = Evaluation(logits, train_set.labels)
+    assert run.history["train_loss"][0] == pytest.approx(expected.loss, rel=1e-3)
+    assert run.history["train_top1"][0] == pytest.approx(expected.top1, abs=1 / 24)
+
+
+def test_finished_run_is_opened_and_fresh_trains_again(prepared, capsys):
+    first = train("asymmnet_small", TINY, prepared=prepared)
+    again = train("asymmnet_small", TINY, prepared=prepared)
+    assert "is finished: loaded, not trained" in capsys.readouterr().out
+    assert again.info == first.info
+    anew = train("asymmnet_small", TINY, prepared=prepared, fresh=True)
+    columns = ["train_loss", "eval_loss", "eval_top1"]
+    pd.testing.assert_frame_equal(anew.history[columns], first.history[columns])
+
+
+def test_runs_never_overwrite_each_other(prepared):
+    train("asymmnet_small", TINY.replace(epochs=1), prepared=prepared, name="mine")
+    with pytest.raises(ValueError, match="mine holds a run with another recipe"):
+        train("asymmnet_small", TINY.replace(epochs=2), prepared=prepared, name="mine")
+    with pytest.raises(ValueError, match="another model"):
+        train("asymmnet_large", TINY.replace(epochs=1), prepared=prepared, name="mine")
+    for seed in (0, 1):
+        train("asymmnet_small", TINY.replace(epochs=1, seed=seed), prepared=prepared)
+    assert len(list_runs()) == 3
+
+
+KILLED = """
+import sys
+from asymmlib.recipes import Recipe
+from asymmlib.sources import prepare
+from asymmlib.training import train
+train("asymmnet_small", Recipe("tiny", image_size=32, epochs=3, batch_size=8, base_lr=0.05),
+      prepared=prepare(sys.argv[1]), name="killed")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(prepared, picture_folder):
+    whole = train("asymmnet_small", TINY, prepared=prepared, name="whole")
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(picture_folder)], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    folder = whole.folder.parent / "killed"
+    while process.poll() is None and not list(folder.glob("checkpoints/epoch-0001.safetensors")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not find_run("killed").finished
+    resumed = train("asymmnet_small", TINY, prepared=prepared, name="killed")
+    for which in ("last", "best"):
+        expected = load_file(whole.folder / f"{which}.safetensors")
+        actual = load_file(resumed.folder / f"{which}.safetensors")
+        assert expected.keys() == actual.keys()
+        assert all((expected[key] == actual[key]).all() for key in expected)
+    columns = ["epoch", "train_loss", "train_top1", "eval_loss", "eval_top1", "lr"]
+    pd.testing.assert_frame_equal(whole.history[columns], resumed.history[columns])
+
+
+def test_torn_checkpoint_falls_back_to_the_one_before(prepared, capsys):
+    run = train("asymmnet_small", TINY, prepared=prepared, name="torn")
+    expected = load_file(run.folder / "last.safetensors")
+    newest = sorted((run.folder / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    (run.folder / "run.json").write_text(json.dumps({k: v for k, v in run.info.items() if k != "result"}))
+    again = train("asymmnet_small", TINY, prepared=prepared, name="torn")
+    output = capsys.readouterr().out
+    assert "epoch-0003.safetensors is damaged" in output and "goes on after epoch 2 of 3" in output
+    actual = load_file(again.folder / "last.safetensors")
+    assert all((expected[key] == actual[key]).all() for key in expected)
+
+
+def _rates(recipe, epochs, steps):
+    schedule, by_epoch = make_schedule(recipe, steps)
+    rates = []
+    for _ in range(epochs):
+        for _ in range(steps):
+            rates.append(schedule.get_lr())
+            if not by_epoch:
+                schedule.step()
+        if by_epoch:
+            schedule.step()
+    return np.array(rates)
+
+
+def test_schedule_follows_epochs_and_the_article_s_does_not():
+    mended = _rates(RECIPES["article-fixed"], 100, 45)
+    cosine = 0.01 * (1 + np.cos(np.pi * np.repeat(np.arange(100), 45) / 100)) / 2
+    np.testing.assert_allclose(mended, cosine, rtol=1e-6, atol=1e-12)
+    published = _rates(RECIPES["article"], 100, 45)
+    assert published[100] < 1e-9 and published[200] == pytest.approx(0.01)  # back at the top after 200 batches
+
+
+def test_fit_steps_the_schedule_once_an_epoch(prepared):
+    run = train("asymmnet_small", TINY, prepared=prepared)
+    expected = 0.05 * (1 + np.cos(np.pi * np.arange(3) / 3)) / 2
+    np.testing.assert_allclose(run.history["lr"], expected, rtol=1e-6)
+
+
+def test_warm_up_then_cosine_per_batch():
+    recipe = Recipe("warm", image_size=32, epochs=4, base_lr=1.0, schedule="warmup-cosine", warmup_epochs=1)
+    rates = _rates(recipe, 4, 10)
+    np.testing.assert_allclose(rates[:11], np.arange(11) / 10, atol=1e-9)
+    assert (np.diff(rates[10:]) < 0).all() and rates[25] == pytest.approx(0.5)
+
+
+def test_weight_decay_of_the_article_favours_one_side():
+    network, baseline = asymmnet_small(num_classes=3), create_model("mobilenet_v2", 3)
+    decay = {name: [make_optimizer(net, RECIPES[name], 0.1).regularization.coeff for net in (network, baseline)]
+             for name in ("article", "article-fixed")} if hasattr(make_optimizer(
+                 network, RECIPES["article"], 0.1).regularization, "coeff") else None
+    if decay is None:
+        decay = {name: [make_optimizer(net, RECIPES[name], 0.1).regularization._coeff for net in (network, baseline)]
+                 for name in ("article", "article-fixed")}
+    assert decay == {"article": [2e-4, 1e-4], "article-fixed": [1e-4, 1e-4]}
+
+
+def test_no_decay_on_biases_and_batch_norm():
+    recipe = TINY.replace(weight_decay=0.5, momentum=0.0, decay_bias_and_norm=False)
+    network = asymmnet_small(num_classes=3)
+    before = {name: value.numpy().copy() for name, value in network.named_parameters()}
+    optimizer = make_optimizer(network, recipe, 0.1)
+    (sum(parameter.sum() for parameter in network.parameters() if not parameter.stop_gradient) * 0.0).backward()
+    optimizer.step()
+    for name, value in network.named_parameters():
+        shrunk = 0.95 if value.ndim > 1 else 1.0
+        np.testing.assert_allclose(value.numpy(), before[name] * shrunk, rtol=1e-5, atol=1e-7)
+
+
+def test_zero_last_gamma_makes_shortcut_blocks_the_identity():
+    network = asymmnet_small(num_classes=3)
+    zero_last_gamma(network)
+    for block in network.blocks:
+        assert bool((block.project.bn.weight == 0).all()) == block.plan.shortcut
+    with pytest.raises(ValueError, match="needs a network of asymmetrical bottlenecks"):
+        zero_last_gamma(paddle.nn.Linear(2, 2))
+
+
+def test_exploding_loss_ends_in_plain_words(prepared):
+    with pytest.raises(FloatingPointError, match="the loss became .* lower base_lr"):
+        train("vgg19", TINY.replace(base_lr=100.0, epochs=4), prepared=prepared)
+
+
+def test_unknown_model_lists_the_known_ones(prepared):
+    with pytest.raises(ValueError, match="unknown model 'vgg'; known: asymmnet_large, asymmnet_small, resnet50"):
+        train("vgg", TINY, prepared=prepared)
+    with pytest.raises(ValueError, match="model 'resnet50' has no setting width"):
+        train("resnet50", TINY, width=0.5, prepared=prepared)
+
+
+def test_evaluation_counts_and_means():
+    logits = np.log(np.array([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1]]))
+    result = Evaluation(logits, np.array([0, 1, 1]))
+    assert result.top1 == pytest.approx(2 / 3)
+    assert result.loss == pytest.approx(-np.log([0.7, 0.6, 0.1]).mean())
+    assert result.confusion().tolist() == [[1, 0], [1, 1]]
+    np.testing.assert_allclose(softmax([[1000.0, 1000.0]]), [[0.5, 0.5]])
+
+
+def test_find_run_lists_known_runs(home):
+    with pytest.raises(FileNotFoundError, match="no run 'x'; known: none yet"):
+        find_run("x")

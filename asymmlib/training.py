@@ -20,7 +20,7 @@ from asymmlib.runs import Run, environment, find_run
 from asymmlib.sources import prepare
 from asymmlib.weights import save_weights
 
-__all__ = ["make_optimizer", "make_pictures", "make_schedule", "train"]
+__all__ = ["make_optimizer", "make_pictures", "make_schedule", "run_name", "train", "zero_last_gamma"]
 
 
 def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name=None, fresh=False):
@@ -38,7 +38,7 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
     settings_of_run = {"model": model_name, "settings": settings, "recipe": recipe.as_dict(),
                        "manifest_sha256": _manifest_hash(prepared.manifest)}
     create_model(model_name, len(prepared.class_names), **settings)  # wrong names and settings end here, early
-    folder = runs_dir() / (name or _run_name(model_name, recipe, settings))
+    folder = runs_dir() / (name or run_name(model_name, recipe, settings))
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # a second process waits, then opens the finished run
         run = _open(folder, settings_of_run, fresh)
@@ -48,7 +48,8 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
         return _fit(run, recipe, prepared, settings)
 
 
-def _run_name(model_name, recipe, settings):
+def run_name(model_name, recipe, settings):
+    """Name of a run's folder, made of everything by which runs usually differ."""
     parts = [model_name, *(f"{key}{value:g}" for key, value in settings.items()), recipe.name, recipe.data,
              f"seed{recipe.seed}"]
     return "-".join(parts)

@@ -150,6 +150,17 @@ def _predict(options):
             print(f"  {probabilities[index]:6.1%}  {run.info['classes'][index]}")
 
 
+def _collect_options(command):
+    command.add_argument("names", metavar="RUN", nargs="+", help="names below runs/, or paths, of finished runs")
+
+
+def _collect(options):
+    """Add finished runs to the recorded tables results/runs.csv and results/curves.csv."""
+    from asymmlib.results import collect
+    table = collect(options.names)
+    print(table[["run", "last_eval_top1", "best_eval_top1", "train_seconds"]].to_string(index=False))
+
+
 # command: (its options, what it does)
 COMMANDS = {
     "prepare": (_data_options, _prepare),
@@ -157,6 +168,7 @@ COMMANDS = {
     "train": (_train_options, _train),
     "evaluate": (_evaluate_options, _evaluate),
     "predict": (_predict_options, _predict),
+    "collect": (_collect_options, _collect),
 }
 
 if __name__ == "__main__":

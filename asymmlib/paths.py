@@ -9,7 +9,9 @@ import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_write", "data_choice", "home", "make_folder", "project_root", "results_dir", "runs_dir",
+from filelock import FileLock, Timeout
+
+__all__ = ["atomic_write", "data_choice", "home", "locked", "make_folder", "project_root", "results_dir", "runs_dir",
            "temporary_name", "writing_in"]
 
 ADVICE = ("Free some space or choose a folder that you may write to: "
@@ -53,8 +55,8 @@ def writing_in(folder):
         if ADVICE in str(error):  # told already, further in
             raise
         reason = error.strerror or str(error) or type(error).__name__
-        message = f"cannot write in {folder} ({reason}). {ADVICE}"
-        raise type(error)(error.errno or errno.EACCES, message) from error
+        kind = type(error) if type(error).__module__ == "builtins" else OSError  # others take other arguments
+        raise kind(error.errno or errno.EACCES, f"cannot write in {folder} ({reason}). {ADVICE}") from error
 
 
 def make_folder(path):
@@ -103,6 +105,26 @@ def atomic_write(path, mode="wb"):
             with writing_in(folder):
                 raise
         raise
+
+
+@contextmanager
+def locked(path):
+    """Let one process at a time into the block: the others wait, and say so. The lock ends with its process.
+
+    path: what the block makes; the lock is the file `.<name>.lock` beside it. Raises `OSError` as `make_folder` does.
+    """
+    path = Path(path)
+    lock = FileLock(make_folder(path.parent) / f".{path.name}.lock")
+    with writing_in(path.parent):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process that works on {path}")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _from_environment(variable, default):

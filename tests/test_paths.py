@@ -1,7 +1,9 @@
 """Folders come from the environment; a file appears whole or not at all."""
 import errno
 import os
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,35 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot write in .*file.sub .*ASYMMLIB_HOME"):
         paths.make_folder(tmp_path / "file" / "sub")
+
+
+def test_an_error_of_a_library_keeps_its_number(tmp_path):
+    class Odd(OSError):
+        def __init__(self, only):
+            super().__init__(errno.EROFS, only)
+
+    with pytest.raises(OSError, match="cannot write in here .read-only") as caught, paths.writing_in("here"):
+        raise Odd("read-only")
+    assert caught.value.errno == errno.EROFS
+
+
+HOLD = """
+import sys
+from asymmlib.paths import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_waits_and_a_killed_one_frees_the_lock(tmp_path, capsys):
+    root = str(Path(paths.__file__).parents[1])
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "new" / "thing"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root})
+    assert holder.stdout.readline().strip() == b"held"
+    threading.Timer(0.3, holder.kill).start()
+    with paths.locked(tmp_path / "new" / "thing"):
+        assert holder.wait(10) != 0  # we are in only after the holder was killed
+    assert "waiting for another process that works on" in capsys.readouterr().out
+    holder.stdin.close()
+    holder.stdout.close()

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from asymmlib.archive import checksum
 from asymmlib.paths import locked, writing_in
@@ -43,8 +43,8 @@ def download(url, path, md5, progress=True):
             _fetch_with_patience(url, part, progress)
         except _Failed as error:
             kept = f" What has arrived is kept: the same call goes on from {part}." if part.exists() else ""
-            raise ConnectionError(f"cannot download {url} ({error}).{kept} Without a network, fetch the file on another "
-                                  f"machine and put it at {path} (MD5 {md5}).") from error
+            raise ConnectionError(f"cannot download {url} ({error}).{kept} Without a network, fetch the file on "
+                                  f"another machine and put it at {path} (MD5 {md5}).") from error
         _verify(url, part, md5)
         with writing_in(path.parent):
             os.replace(part, path)

@@ -1,0 +1,249 @@
+"""The split as a table: which picture belongs to which share, fixed by the sorted names alone.
+
+The article copies its pictures into two folders, in whatever order `os.listdir` gives. Here nothing is copied: a
+manifest of one row a picture says path, class, share and checksum, and is the same on every machine. Notebook 01
+builds the rule by hand.
+"""
+import csv
+import re
+import unicodedata
+import warnings
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from asymmlib.archive import checksum, is_litter, safe_path
+from asymmlib.paths import atomic_write
+
+__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "list_pictures", "make_manifest",
+           "read_manifest", "write_manifest"]
+
+# path: below the folder of class folders; name: `<class>/<file>` without spaces, unique; sha256: of the file's bytes
+COLUMNS = ("path", "class", "split", "sha256", "name")
+SPLITS = ("train", "eval", "test")
+EVERY = 5  # the article's rule: of every five files in sorted order ...
+SHARES = {0: "eval", 1: "test"}  # ... the first is for evaluation, the second for the test where one is asked for
+MINIMUM = EVERY  # pictures in a class: with fewer the rule has no full round
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")  # Pillow's other readers stay closed: some start other programs
+LISTED = 20  # problems shown one by one in a message
+
+
+def make_manifest(images, test_share=False, on_error="error", known=None, progress=False):
+    """Check all pictures below a folder of class folders and assign each one to a share.
+
+    Names are sorted by the code points of their NFC form. Of the sorted files of a class, those at index 0, 5, 10 ...
+    go to `eval`; with `test_share` those at 1, 6, 11 ... to `test`; the others to `train`. Hidden files and folders do
+    not count; visible files that are no pictures by their suffix are left out with a printed line.
+
+    images: folder with one subfolder a class. on_error: "error" to refuse unreadable pictures, "skip" to leave them out
+    with a warning. known: SHA-256 digests of pictures that were decoded before and need not be again.
+    Returns a DataFrame with `COLUMNS`, ordered by class and file.
+    Raises `FileNotFoundError`; `ValueError` for fewer than two classes, fewer than five pictures in one, unreadable
+    pictures (listed by path), names that not every machine can hold.
+    """
+    if on_error not in ("error", "skip"):
+        raise ValueError(f"on_error is {on_error!r}; accepted are 'error' and 'skip'")
+    images = Path(images)
+    files = list_pictures(images)
+    _check_classes(files, images)
+    digests, problems = _inspect(files, known or (), progress)
+    if problems:
+        _report(problems, images, on_error)
+        files = {label: [path for path in paths if path in digests] for label, paths in files.items()}
+        _check_classes(files, images)
+    rows = [row for label, paths in files.items() for row in _rows(label, paths, digests, test_share)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def list_pictures(images):
+    """Picture files by class, `{class: [path, ...]}`, classes and files sorted by the NFC form of their names.
+
+    Prints one line when visible files are left out: files that are no pictures, anything beside the class folders or in
+    folders below them. Raises `FileNotFoundError` where there is no such folder.
+    """
+    images = Path(images)
+    if not images.is_dir():
+        raise FileNotFoundError(f"no folder {images}: give a folder that holds one folder of pictures per class")
+    visible = _visible(images)
+    files, left_out = {}, [path for path in visible if not path.is_dir()]
+    for folder in visible:
+        if folder.is_dir():
+            inside = _visible(folder)
+            files[folder.name] = [path for path in inside if _is_picture(path)]
+            left_out += [path for path in inside if not _is_picture(path)]
+    if left_out:
+        kinds = Counter("folder" if path.is_dir() else path.suffix.lower() or "no suffix" for path in left_out)
+        print(f"{images}: {len(left_out)} entries are no pictures of a class and are left out "
+              f"({', '.join(f'{kind}: {count}' for kind, count in sorted(kinds.items()))})")
+    return files
+
+
+def write_manifest(frame, path):
+    """Write a manifest as UTF-8 CSV with LF line ends, whole or not at all. Raises `OSError` that names the folder."""
+    with atomic_write(path, "w") as file:
+        frame.to_csv(file, columns=list(COLUMNS), index=False, lineterminator="\n")
+
+
+def read_manifest(path):
+    """Read and check a manifest; nothing in it may point outside the folder it belongs to.
+
+    Returns a DataFrame with `COLUMNS`. Raises `FileNotFoundError`; `ValueError` that names file and line for other
+    columns, an unknown split, an unsafe or doubled path or name, a damaged checksum.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no manifest {path}: make one with python -m asymmlib prepare")
+    rows, seen = [], set()
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        try:
+            for row in lines:
+                problem = _row_problem(row, lines.line_num, seen)
+                if problem:
+                    raise ValueError(f"{path}, line {lines.line_num}: {problem}; make the manifest again with "
+                                     "python -m asymmlib prepare")
+                rows.append(row)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}, after line {lines.line_num}: not a CSV in UTF-8 ({error})") from error
+    if len(rows) < 2:
+        raise ValueError(f"{path}, line 1: the manifest lists no pictures")
+    return pd.DataFrame(rows[1:], columns=list(COLUMNS))
+
+
+def class_names(frame):
+    """The classes of a manifest in its order: the position in this list is the label."""
+    return list(dict.fromkeys(frame["class"]))
+
+
+def counts(frame):
+    """Pictures of each class in each split that occurs, and their total: a DataFrame, classes down, splits across."""
+    table = pd.crosstab(frame["class"], frame["split"])
+    table = table.reindex(index=class_names(frame), columns=[split for split in SPLITS if split in table])
+    return table.assign(total=table.sum(axis=1))
+
+
+def _order(name):
+    return unicodedata.normalize("NFC", name), name
+
+
+def _visible(folder):
+    return sorted((path for path in folder.iterdir() if not is_litter(path.name)), key=lambda path: _order(path.name))
+
+
+def _is_picture(path):
+    return path.suffix.lower() in PICTURES and not path.is_dir()
+
+
+def _check_classes(files, images):
+    if not files:
+        raise ValueError(f"{images} holds no class folders: give a folder that holds one folder of pictures per class")
+    if len(files) == 1:
+        raise ValueError(f"{images} holds one class only, {next(iter(files))!r}; a classifier needs two or more")
+    empty = [label for label, paths in files.items() if not paths]
+    if empty:
+        raise ValueError(f"{images}: class {_shown(empty)} has no pictures ({', '.join(PICTURES)}); fill or remove the "
+                         "folder, and give the folder that holds the class folders themselves")
+    for label, paths in files.items():
+        if len(paths) < MINIMUM:
+            raise ValueError(f"{images}: class {label!r} has {len(paths)} pictures; the split needs {MINIMUM} or more, "
+                             "as every fifth is set apart. Add pictures or remove the folder")
+
+
+def _shown(names):
+    return ", ".join(repr(name) for name in names[:LISTED]) + (" ..." if len(names) > LISTED else "")
+
+
+def _inspect(files, known, progress):
+    """Checksum and decode every picture; return ({path: digest} of the good ones, {path: reason} of the others)."""
+    digests, problems = {}, {}
+    every = [path for paths in files.values() for path in paths]
+    for path in tqdm(every, desc="checking pictures", unit="picture", delay=1, disable=not progress):
+        try:
+            _check_name(f"{path.parent.name}/{path.name}")
+            digest = checksum(path)
+            if digest not in known:
+                _decode(path)
+            digests[path] = digest
+        except Exception as error:  # noqa: BLE001 - decoders fail in many ways on bad bytes; each is listed by path
+            problems[path] = "an empty file" if _is_empty(path) else str(error) or type(error).__name__
+    return digests, problems
+
+
+def _decode(path):
+    """Decode as later steps will. A picture beyond Pillow's limit on pixels is an error, not only a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=FORMATS) as image:
+            ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _is_empty(path):
+    return path.is_file() and path.stat().st_size == 0
+
+
+def _check_name(text):
+    """Raise `ValueError` for a path that a manifest cannot hold for every machine."""
+    safe_path(text)
+    if "\\" in text or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise ValueError("its name has a backslash, a control sign or is not UTF-8: rename it")
+
+
+def _report(problems, images, on_error):
+    lines = [f"  {repr(path.relative_to(images).as_posix())[1:-1]}: {reason}" for path, reason in problems.items()]
+    if len(lines) > LISTED:
+        lines[LISTED:] = [f"  ... and {len(lines) - LISTED} more"]
+    listing = "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+    if on_error == "skip":
+        warnings.warn(f"{len(problems)} unreadable pictures in {images} are left out:\n{listing}", stacklevel=3)
+        return
+    raise ValueError(f"{len(problems)} unreadable pictures in {images}:\n{listing}\n"
+                     'Replace or remove them, or leave them out with on_error="skip" (--on-error skip).')
+
+
+def _rows(label, paths, digests, test_share):
+    for index, (path, name) in enumerate(zip(paths, _names([path.name for path in paths]), strict=True)):
+        share = SHARES.get(index % EVERY, "train")
+        if share == "test" and not test_share:
+            share = "train"
+        yield f"{label}/{path.name}", label, share, digests[path], f"{label}/{name}"
+
+
+def _names(files):
+    """File names with underscores for spaces; of two that become equal, the later one gets -2, -3 ... at its end."""
+    plain = [name.replace(" ", "_") for name in files]
+    reserved, names = set(plain), {}
+    for name in plain:
+        free, number = name, 2
+        while free in names or (free != name and free in reserved):
+            free = f"{Path(name).stem}-{number}{Path(name).suffix}"
+            number += 1
+        names[free] = None
+    return list(names)
+
+
+def _row_problem(row, line, seen):
+    """What is wrong with a line of a manifest, or None. `seen` collects the paths and names met so far."""
+    if line == 1:
+        return None if tuple(row) == COLUMNS else f"the columns must be {','.join(COLUMNS)}"
+    if len(row) != len(COLUMNS):
+        return f"{len(row)} fields in place of {len(COLUMNS)}"
+    path, label, split, digest, name = row
+    try:
+        _check_name(path)
+        _check_name(name)
+    except ValueError as error:
+        return str(error)
+    if split not in SPLITS:
+        return f"split {split!r} is none of {', '.join(SPLITS)}"
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        return f"{digest!r} is no SHA-256"
+    if any(PurePosixPath(text).parts[:-1] != (label,) for text in (path, name)):
+        return f"path {path!r} and name {name!r} must be <class>/<file> of class {label!r}"
+    if {("path", path), ("name", name)} & seen:
+        return f"path {path!r} or name {name!r} occurs twice"
+    seen |= {("path", path), ("name", name)}
+    return None

@@ -6,9 +6,7 @@ as streams and written by the few lines below. Downloading is `asymmlib.download
 """
 import gzip
 import hashlib
-import os
 import re
-import shutil
 import stat
 import struct
 import tarfile
@@ -18,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from asymmlib.paths import make_folder, temporary_name, writing_in
+from asymmlib.paths import atomic_folder, writing_in
 
 __all__ = ["LIMITS", "Member", "checksum", "is_litter", "members", "safe_path", "stem", "unpack"]
 
@@ -106,26 +104,12 @@ def unpack(archive, target, keep=None):
     target = Path(target)
     if target.exists():
         return target
-    temporary = temporary_name(target)
-    try:
-        with _opened(archive) as source:
-            wanted = [member for member in _checked(source) if keep is None or keep(member.path)]
-            make_folder(temporary)
+    with _opened(archive) as source:
+        wanted = [member for member in _checked(source) if keep is None or keep(member.path)]
+        with atomic_folder(target) as temporary:
             for member in wanted:
                 _extract(source, member, temporary)
-        _publish(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def _publish(temporary, target):
-    with writing_in(target.parent):
-        try:
-            os.rename(temporary, target)
-        except OSError:
-            if not target.is_dir():  # else another process was faster: its copy is as good
-                raise
 
 
 def _extract(source, member, folder):

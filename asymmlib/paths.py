@@ -5,14 +5,15 @@ at import; a folder appears when the first file goes into it.
 """
 import errno
 import os
+import shutil
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["atomic_write", "data_choice", "home", "locked", "make_folder", "project_root", "results_dir", "runs_dir",
-           "temporary_name", "writing_in"]
+__all__ = ["atomic_folder", "atomic_write", "data_choice", "home", "locked", "make_folder", "project_root",
+           "results_dir", "runs_dir", "temporary_name", "writing_in"]
 
 ADVICE = ("Free some space or choose a folder that you may write to: "
           "ASYMMLIB_HOME sets the one for data, ASYMMLIB_RUNS the one for runs.")
@@ -105,6 +106,27 @@ def atomic_write(path, mode="wb"):
             with writing_in(folder):
                 raise
         raise
+
+
+@contextmanager
+def atomic_folder(path):
+    """Give the block a temporary folder that becomes `path` at its end; after an error or a kill there is no `path`.
+
+    Where another process has made `path` meanwhile, theirs stays and ours is discarded. Raises `OSError` as
+    `atomic_write` does.
+    """
+    path = Path(path)
+    temporary = make_folder(temporary_name(path))
+    try:
+        yield temporary
+        with writing_in(path.parent):
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

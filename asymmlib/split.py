@@ -18,8 +18,8 @@ from tqdm import tqdm
 from asymmlib.archive import checksum, is_litter, safe_path
 from asymmlib.paths import atomic_write
 
-__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "list_pictures", "make_manifest",
-           "read_manifest", "write_manifest"]
+__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "is_picture", "list_pictures",
+           "make_manifest", "read_manifest", "visible_entries", "write_manifest"]
 
 # path: below the folder of class folders; name: `<class>/<file>` without spaces, unique; sha256: of the file's bytes
 COLUMNS = ("path", "class", "split", "sha256", "name")
@@ -68,18 +68,28 @@ def list_pictures(images):
     images = Path(images)
     if not images.is_dir():
         raise FileNotFoundError(f"no folder {images}: give a folder that holds one folder of pictures per class")
-    visible = _visible(images)
-    files, left_out = {}, [path for path in visible if not path.is_dir()]
-    for folder in visible:
+    entries = visible_entries(images)
+    files, left_out = {}, [path for path in entries if not path.is_dir()]
+    for folder in entries:
         if folder.is_dir():
-            inside = _visible(folder)
-            files[folder.name] = [path for path in inside if _is_picture(path)]
-            left_out += [path for path in inside if not _is_picture(path)]
+            inside = visible_entries(folder)
+            files[folder.name] = [path for path in inside if is_picture(path)]
+            left_out += [path for path in inside if not is_picture(path)]
     if left_out:
         kinds = Counter("folder" if path.is_dir() else path.suffix.lower() or "no suffix" for path in left_out)
         print(f"{images}: {len(left_out)} entries are no pictures of a class and are left out "
               f"({', '.join(f'{kind}: {count}' for kind, count in sorted(kinds.items()))})")
     return files
+
+
+def visible_entries(folder):
+    """Files and folders in `folder` that are not litter, sorted by the NFC form of their names."""
+    return sorted((path for path in Path(folder).iterdir() if not is_litter(path.name)), key=_order)
+
+
+def is_picture(path):
+    """True for anything but a folder whose suffix, in any case, is one of `PICTURES`."""
+    return path.suffix.lower() in PICTURES and not path.is_dir()
 
 
 def write_manifest(frame, path):
@@ -126,16 +136,8 @@ def counts(frame):
     return table.assign(total=table.sum(axis=1))
 
 
-def _order(name):
-    return unicodedata.normalize("NFC", name), name
-
-
-def _visible(folder):
-    return sorted((path for path in folder.iterdir() if not is_litter(path.name)), key=lambda path: _order(path.name))
-
-
-def _is_picture(path):
-    return path.suffix.lower() in PICTURES and not path.is_dir()
+def _order(path):
+    return unicodedata.normalize("NFC", path.name), path.name
 
 
 def _check_classes(files, images):

@@ -38,3 +38,15 @@ def picture_folder(tmp_path):
             pixels[..., 2 - index] += 130
             Image.fromarray(pixels).save(folder / f"{number:02d}.png")
     return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="session")
+def caltech16(shared, tmp_path_factory):
+    """Caltech-16 from the archive beside the project, prepared once a session in a folder of its own."""
+    from asymmlib.sources import prepare
+    archive = shared / "data" / "caltech-101.zip"
+    if not archive.is_file():
+        pytest.skip("no shared/data/caltech-101.zip: the pictures of Caltech-101 are not here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASYMMLIB_HOME", str(tmp_path_factory.mktemp("caltech")))
+        return prepare("caltech16", archive=archive, progress=False)

@@ -320,7 +320,7 @@ def test_the_slower_process_discards_its_copy(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["out", "x.zip"]
 
 
-@pytest.mark.parametrize("owner, call", [(archive.Path, "mkdir"), (archive, "open"), (archive.os, "rename")])
+@pytest.mark.parametrize("owner, call", [(archive.Path, "mkdir"), (archive, "open"), (os, "rename")])
 def test_no_right_to_write(tmp_path, monkeypatch, owner, call):
     """Root may write anywhere, so the refusal is simulated at the calls that would meet it."""
     packed = make_zip(tmp_path / "x.zip", FILES)

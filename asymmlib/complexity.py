@@ -51,7 +51,7 @@ def count(model, input_shape=(1, 3, 224, 224)):
     """Count any Paddle network of `Conv2D`, `Linear` and `BatchNorm2D` layers by running zeros of `input_shape`.
 
     Returns a `Complexity`, rows in the order of execution. Mode, weights and running averages stay as they are.
-    Raises `ValueError` for an input that is not `[N, C, H, W]` and for a layer with parameters of a kind it cannot count.
+    Raises `ValueError` for an input that is not `[N, C, H, W]` and for a layer with parameters of another kind.
     """
     if len(input_shape) != 4:
         raise ValueError(f"input_shape is {tuple(input_shape)}; it must be [N, C, H, W], such as (1, 3, 224, 224)")

@@ -84,7 +84,7 @@ def _fit(run, recipe, prepared, settings):
     schedule, by_epoch = make_schedule(recipe, len(loader))
     optimizer = make_optimizer(network, recipe, schedule)
     rows = load_checkpoint(run.folder / "checkpoints", network, optimizer)
-    run = run.write(classes=prepared.class_names, mean=train_set.mean, std=train_set.std,
+    run = run.write(classes=prepared.class_names, mean=list(train_set.mean), std=list(train_set.std),
                     pictures={"train": len(train_set), "eval": len(eval_set)}, environment=environment())
     if rows:
         print(f"run {run.name} goes on after epoch {len(rows)} of {recipe.epochs}", flush=True)

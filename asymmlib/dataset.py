@@ -51,7 +51,6 @@ def cached_pixels(prepared, size):
     path = Path(prepared.folder) / "cache" / f"pixels-{size}-{key}.npy"
     shape = (len(manifest), size, size, 3)
     if not _is_complete(path, shape):
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for name in manifest["path"]:

@@ -1,0 +1,41 @@
+"""The fast kernels against Paddle's own operations."""
+import copy
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from asymmlib import fast
+from asymmlib.network import AsymmNet
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no g++ here: the stock path is all there is")
+
+
+def step(network, pictures, labels):
+    """Logits, flattened gradients and running averages of one training step."""
+    network.train()
+    network.clear_gradients()
+    logits = network(pictures)
+    nn.functional.cross_entropy(logits, labels).backward()
+    gradients = np.concatenate([p.grad.numpy().ravel() for p in network.parameters() if not p.stop_gradient])
+    running = np.concatenate([value.numpy() for name, value in network.state_dict().items()
+                              if name.endswith(("_mean", "_variance"))])
+    return logits.numpy(), gradients, running
+
+
+def distance(a, b):
+    return np.linalg.norm(a.astype("float64") - b) / np.linalg.norm(b.astype("float64"))
+
+
+@needs_compiler
+@pytest.mark.parametrize("variant", ["large", "small"])
+@pytest.mark.parametrize("asymmrate", [0, 1, 2])
+def test_whole_network_trains_alike(variant, asymmrate):
+    paddle.seed(0)
+    stock = AsymmNet(variant, 16, asymmrate=asymmrate, dropout=0.0)
+    quick = fast.accelerate(copy.deepcopy(stock))
+    pictures, labels = paddle.randn([8, 3, 64, 64]), paddle.randint(0, 16, [8])
+    for ours, theirs in zip(step(quick, pictures, labels), step(stock, pictures, labels), strict=True):
+        assert distance(ours, theirs) < 1e-4

@@ -30,7 +30,7 @@ from paddle.vision.models import mobilenetv3
 
 from asymmlib.network import AsymmetricalBottleneck, ConvBNAct, SqueezeExcitation
 
-__all__ = ["accelerate", "restore", "tune_process"]
+__all__ = ["accelerate", "is_accelerated", "restore", "tune_process"]
 
 SOURCE = Path(__file__).with_name("kernels.cc")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
@@ -59,10 +59,18 @@ def accelerate(model, enabled=True):
 
 def restore(model):
     """Undo `accelerate`; return the model. Do this before exporting it as a static graph."""
-    for layer in _layers(model):
-        if getattr(vars(layer).get("forward"), "__func__", None) in _FORWARDS.values():
-            del layer.forward
+    for layer in filter(_swapped, _layers(model)):
+        del layer.forward
     return model
+
+
+def is_accelerated(model):
+    """Whether any layer of a model runs on the fast kernels."""
+    return any(map(_swapped, _layers(model)))
+
+
+def _swapped(layer):
+    return getattr(vars(layer).get("forward"), "__func__", None) in _FORWARDS.values()
 
 
 def tune_process():

@@ -14,6 +14,7 @@ from asymmlib import callbacks as cb
 from asymmlib.baselines import create_model
 from asymmlib.checkpoint import load_checkpoint
 from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
+from asymmlib.fast import accelerate, is_accelerated
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet
 from asymmlib.paths import runs_dir
 from asymmlib.runs import Run, environment, find_run
@@ -83,9 +84,12 @@ def _fit(run, recipe, prepared, settings):
     loader = make_loader(train_set, recipe.batch_size, shuffle=True, seed=recipe.seed)
     schedule, by_epoch = make_schedule(recipe, len(loader))
     optimizer = make_optimizer(network, recipe, schedule)
+    if recipe.accelerate and paddle.device.get_device() == "cpu":
+        accelerate(network)
     rows = load_checkpoint(run.folder / "checkpoints", network, optimizer)
     run = run.write(classes=prepared.class_names, mean=list(train_set.mean), std=list(train_set.std),
-                    pictures={"train": len(train_set), "eval": len(eval_set)}, environment=environment())
+                    pictures={"train": len(train_set), "eval": len(eval_set)},
+                    accelerated=is_accelerated(network), environment=environment())
     if rows:
         print(f"run {run.name} goes on after epoch {len(rows)} of {recipe.epochs}", flush=True)
     started = time.perf_counter()

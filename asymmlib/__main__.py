@@ -64,7 +64,7 @@ def _prepare(options):
 
 def _models_options(command):
     command.add_argument("--classes", type=int, default=16, help="number of classes (default 16)")
-    command.add_argument("--size", type=int, default=224, help="height and width of the picture in pixels (default 224)")
+    command.add_argument("--size", type=int, default=224, help="height and width in pixels (default 224)")
 
 
 def _models(options):
@@ -76,7 +76,7 @@ def _models(options):
 
 def _train_options(command):
     _data_options(command)
-    command.add_argument("--model", default="asymmnet_large", help="a name that `models` lists (default asymmnet_large)")
+    command.add_argument("--model", default="asymmnet_large", help="a name from `models` (default asymmnet_large)")
     command.add_argument("--recipe", help=f"one of {', '.join(RECIPES)}; default: ASYMMLIB_RECIPE, else quick")
     command.add_argument("--width", type=float, help="AsymmNet's width multiplier (default 1.0)")
     command.add_argument("--asymmrate", type=int, help="AsymmNet's asymmetry rate (default 1)")

@@ -155,7 +155,7 @@ def _crop_flip(image, rng):
 
 
 class EpochSampler(paddle.io.BatchSampler):
-    """Batches of indices whose order is a function of (seed, epoch); `DataLoader(shuffle=True)` follows global state."""
+    """Batches of indices in an order by (seed, epoch) alone; `DataLoader(shuffle=True)` follows global state."""
 
     def __init__(self, dataset, batch_size, shuffle=False, seed=0):
         super().__init__(dataset, batch_size=batch_size)

@@ -34,8 +34,9 @@ class Recipe:
     `data` is "sample", "caltech16", a path, or None for what `ASYMMLIB_DATA` says. Sizes are pixels, rates are per
     step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of its own
     (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first pictures
-    of each class of the train split. `accelerate` uses the faster CPU kernels of `asymmlib.fast` where they can be had
-    (no effect on a GPU, and none on results beyond rounding). Raises `ValueError` that names the field and what it accepts.
+    of each class of the train split. `accelerate` uses the faster CPU kernels of `asymmlib.fast` where they can be
+    had (no effect on a GPU, none on results beyond rounding). Raises `ValueError` that names the field and what it
+    accepts.
     """
 
     name: str

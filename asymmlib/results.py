@@ -31,7 +31,8 @@ def collect(names, folder=None):
     folder.mkdir(parents=True, exist_ok=True)
     for table in TABLES:
         kept = tables[table][~tables[table]["run"].isin([run.name for run in runs])]
-        frame = pd.concat([kept, pd.DataFrame(new[table])], ignore_index=True) if len(kept) else pd.DataFrame(new[table])
+        frame = pd.DataFrame(new[table])
+        frame = pd.concat([kept, frame], ignore_index=True) if len(kept) else frame
         frame = frame[["run", *(column for column in frame if column != "run")]]
         frame = frame.sort_values(["run", "epoch"] if table == "curves" else "run")
         with atomic_write(folder / f"{table}.csv") as file:

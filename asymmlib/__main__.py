@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from asymmlib.recipes import RECIPES, get_recipe
+from asymmlib.startup import load_paddle
 
 __all__ = ["main"]
 
@@ -18,6 +19,7 @@ def main(arguments=None):
     """Run one command; return its exit status."""
     options = _parser().parse_args(arguments)
     try:
+        load_paddle()
         options.run(options)
     except (ValueError, FloatingPointError, OSError) as error:  # FileNotFoundError and PermissionError are OSErrors
         print(f"error: {error}", file=sys.stderr)

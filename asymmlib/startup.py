@@ -1,0 +1,33 @@
+"""Import Paddle once, with all cores and without lines that concern nobody who runs the book."""
+import contextlib
+import io
+import os
+import sys
+import warnings
+
+__all__ = ["load_paddle"]
+
+# Warnings to leave out, by the beginning of their text
+NOISE = ("No ccache found", "To copy construct from a tensor", "When training, we now always track global mean")
+# Lines that Paddle prints when more than one thread is asked for, which is what we want
+THREAD_LINES = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
+
+
+def load_paddle():
+    """Import Paddle and return it; everything it prints, but for known noise, is passed on.
+
+    Paddle fixes its number of threads at import, one unless `OMP_NUM_THREADS` says otherwise: here the default is one
+    per core.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            import paddle
+    finally:
+        for line in printed.getvalue().splitlines():
+            if not line.startswith(THREAD_LINES):
+                print(line, file=sys.stderr)
+    return paddle

@@ -16,7 +16,7 @@ import pandas as pd
 
 from asymmlib.archive import checksum, members, stem, unpack
 from asymmlib.download import download
-from asymmlib.paths import atomic_folder, atomic_write, data_choice, home, locked, make_folder, temporary_name
+from asymmlib.paths import atomic_write, data_choice, home, locked, make_folder, temporary_name
 from asymmlib.split import class_names, is_picture, make_manifest, read_manifest, visible_entries, write_manifest
 
 __all__ = ["CALTECH16", "CALTECH_MD5", "CALTECH_URL", "MANIFESTS", "Prepared", "find_images", "largest_classes",
@@ -143,14 +143,7 @@ def _file_name(base, digest):
 
 def _draw(folder):
     from asymmlib.sample import draw_sample
-    images = folder / "Images"
-    if not images.is_dir():
-        with atomic_folder(images) as temporary:
-            drawn = draw_sample(temporary)
-            for label in drawn.iterdir():
-                label.rename(temporary / label.name)
-            drawn.rmdir()
-    return images
+    return draw_sample(folder)
 
 
 def _fetch_caltech(folder, archive, progress):

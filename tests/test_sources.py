@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import types
 import zipfile
 from pathlib import Path
 
@@ -168,43 +167,6 @@ def test_no_paddle_is_needed(home):
             "assert 'paddle' not in sys.modules, 'paddle was imported'")
     subprocess.run([sys.executable, "-c", code, write_folder(home / "mine", pictures(""))], check=True,
                    env={**os.environ, "PYTHONPATH": str(Path(sources.__file__).parents[1])})
-
-
-# --- the drawn sample
-
-@pytest.fixture
-def drawing(monkeypatch):
-    """Stands for `asymmlib.sample`: writes pictures at once; `fail_after` makes it stop half-way."""
-    stub = types.ModuleType("asymmlib.sample")
-    stub.calls, stub.fail = 0, False
-
-    def draw_sample(folder, per_class=60, size=160, seed=0):
-        stub.calls += 1
-        write_folder(Path(folder), pictures("Images/", number=3 if stub.fail else 6))
-        if stub.fail:
-            raise KeyboardInterrupt
-        return Path(folder) / "Images"
-
-    stub.draw_sample = draw_sample
-    monkeypatch.setitem(sys.modules, "asymmlib.sample", stub)
-    return stub
-
-
-def test_the_sample_is_the_default_and_drawn_once(home, drawing):
-    first, again = prepare(), prepare("sample")
-    assert drawing.calls == 1
-    assert first.name == "sample" and first.images == paths.home() / "sample" / "Images" == again.images
-    assert first.class_names == ["cat", "dog"]
-    assert sorted(os.listdir(first.images)) == ["cat", "dog"]
-
-
-def test_a_drawing_that_is_interrupted_starts_over(home, drawing):
-    drawing.fail = True
-    with pytest.raises(KeyboardInterrupt):
-        prepare("sample")
-    assert tree(paths.home() / "sample") == []
-    drawing.fail = False
-    assert len(prepare("sample").manifest) == 12
 
 
 # --- Caltech-101

@@ -1,20 +1,29 @@
 """Sixteen things, each drawn by a short function on a pen in unit coordinates (x right, y down, both from -1 to 1).
 
-A function gets a `Pen` and a random generator, picks its own colours and proportions, and draws back to front. Where
-the thing ends up, how large and how turned, is the pen's business.
+A function gets a `Pen` and a random generator, picks its proportions, asks the pen for colours and draws back to front.
+Where the thing ends up, how large and how turned, is the pen's business.
 """
 import colorsys
 
 import numpy as np
 from PIL import ImageDraw
 
-__all__ = ["THINGS", "Pen", "colour"]
+__all__ = ["HUES", "THINGS", "Pen", "colour", "shade"]
 
 DARK = (45, 42, 48)
+HUE_SPREAD = 0.05  # standard deviation of a natural hue; all hues lie between 0 and 1
+
+# The hues that a thing has by nature, in the order in which its function asks for colours
+HUES = {
+    "balloon": (0.98, 0.14, 0.08), "boat": (0.6, 0.55), "butterfly": (0.78, 0.9, 0.15), "car": (0.0,),
+    "cup": (0.55, 0.07), "fish": (0.06, 0.12), "flower": (0.9, 0.14, 0.32), "guitar": (0.09, 0.06),
+    "house": (0.1, 0.02, 0.08), "key": (0.13,), "mushroom": (0.99, 0.11), "rocket": (0.58, 0.0),
+    "snail": (0.2, 0.07), "sun": (0.14, 0.1), "tree": (0.07, 0.33), "umbrella": (0.68, 0.47),
+}
 
 
 def colour(rng, light=(0.35, 0.75), saturation=(0.45, 0.95), hue=None):
-    """A random RGB colour; `light` and `saturation` are ranges of HLS, `hue` (0 to 1) is random unless given."""
+    """A random RGB colour; `light` and `saturation` are ranges of HLS, `hue` is random unless given."""
     hue = rng.random() if hue is None else hue
     rgb = colorsys.hls_to_rgb(hue % 1, rng.uniform(*light), rng.uniform(*saturation))
     return tuple(int(255 * value) for value in rgb)
@@ -26,11 +35,21 @@ def shade(rgb, factor):
 
 
 class Pen:
-    """Draws shapes given in unit coordinates through an affine map onto an RGBA image."""
+    """Draws shapes given in unit coordinates through an affine map onto an RGBA image; hands out colours.
 
-    def __init__(self, image, matrix, shift):
+    `hues` are taken in turn for the colours; without any, every colour has a random hue.
+    """
+
+    def __init__(self, image, matrix, shift, hues=()):
         self.draw, self.matrix, self.shift = ImageDraw.Draw(image), np.asarray(matrix), np.asarray(shift)
-        self.scale = float(np.sqrt(abs(np.linalg.det(self.matrix))))
+        self.hues, self.asked = hues, 0
+
+    def colour(self, rng, light=(0.35, 0.75), saturation=(0.45, 0.95)):
+        """The next colour of the thing."""
+        self.asked += 1
+        if not self.hues:
+            return colour(rng, light, saturation)
+        return colour(rng, light, saturation, rng.normal(self.hues[(self.asked - 1) % len(self.hues)], HUE_SPREAD))
 
     def fill(self, points, rgb):
         """A filled polygon."""
@@ -58,7 +77,7 @@ class Pen:
 
 
 def sun(pen, rng):
-    body, rays = colour(rng, (0.5, 0.7)), colour(rng, (0.45, 0.75))
+    body, rays = pen.colour(rng, (0.5, 0.7)), pen.colour(rng, (0.45, 0.75))
     count, inner = int(rng.integers(8, 14)), rng.uniform(0.42, 0.55)
     for angle in np.arange(count) * 2 * np.pi / count:
         tip, a, b = angle, angle - 1.2 / count, angle + 1.2 / count
@@ -71,7 +90,7 @@ def sun(pen, rng):
 
 
 def tree(pen, rng):
-    trunk, leaves = colour(rng, (0.2, 0.35), (0.3, 0.6)), colour(rng, (0.3, 0.6))
+    trunk, leaves = pen.colour(rng, (0.2, 0.35), (0.3, 0.6)), pen.colour(rng, (0.3, 0.6))
     pen.fill([(-0.1, 0.0), (0.1, 0.0), (0.16, 1.0), (-0.16, 1.0)], trunk)
     pen.line([(0, 0.35), (0.3, 0.05)], 0.09, trunk)
     for x, y, r in ((-0.4, -0.15, 0.38), (0.42, -0.15, 0.36), (0, -0.5, 0.5), (-0.25, -0.6, 0.33), (0.3, -0.55, 0.33)):
@@ -79,18 +98,18 @@ def tree(pen, rng):
 
 
 def house(pen, rng):
-    wall, roof = colour(rng, (0.5, 0.85), (0.2, 0.7)), colour(rng, (0.25, 0.55))
+    wall, roof = pen.colour(rng, (0.5, 0.85), (0.2, 0.7)), pen.colour(rng, (0.25, 0.55))
     pen.box(0.3, -0.95, 0.52, -0.3, shade(roof, 0.8))
     pen.box(-0.7, -0.15, 0.7, 0.9, wall)
     pen.fill([(-0.95, -0.12), (0, -0.95), (0.95, -0.12)], roof)
-    pen.box(-0.14, 0.3, 0.16, 0.9, colour(rng, (0.2, 0.4)))
+    pen.box(-0.14, 0.3, 0.16, 0.9, pen.colour(rng, (0.2, 0.4)))
     for x in (-0.5, 0.32):
         pen.box(x, 0.08, x + 0.24, 0.36, (225, 240, 250))
         pen.line([(x + 0.12, 0.08), (x + 0.12, 0.36)], 0.04, DARK)
 
 
 def fish(pen, rng):
-    body, fin = colour(rng), colour(rng)
+    body, fin = pen.colour(rng), pen.colour(rng)
     pen.fill([(0.45, 0), (1.0, -0.5), (0.85, 0), (1.0, 0.5)], fin)
     pen.fill([(-0.2, -0.3), (0.2, -0.75), (0.4, -0.2)], fin)
     pen.fill([(-0.1, 0.3), (0.2, 0.65), (0.3, 0.2)], fin)
@@ -102,7 +121,7 @@ def fish(pen, rng):
 
 
 def boat(pen, rng):
-    hull, sail = colour(rng, (0.25, 0.5)), colour(rng, (0.6, 0.9))
+    hull, sail = pen.colour(rng, (0.25, 0.5)), pen.colour(rng, (0.6, 0.9))
     pen.line([(0, 0.45), (0, -0.95)], 0.07, DARK)
     pen.fill([(0.07, -0.92), (0.07, 0.3), (0.75, 0.3)], sail)
     pen.fill([(-0.07, -0.7), (-0.07, 0.3), (-0.6, 0.3)], shade(sail, 0.8))
@@ -111,7 +130,7 @@ def boat(pen, rng):
 
 
 def key(pen, rng):
-    metal = colour(rng, (0.35, 0.7), (0.3, 0.9))
+    metal = pen.colour(rng, (0.35, 0.7), (0.3, 0.9))
     angle = np.linspace(0, 2 * np.pi, 25)
     ring = [(-0.6 + 0.28 * np.cos(t), 0.28 * np.sin(t)) for t in angle]
     pen.line(ring, 0.17, metal)
@@ -122,7 +141,7 @@ def key(pen, rng):
 
 
 def umbrella(pen, rng):
-    first, second = colour(rng), colour(rng)
+    first, second = pen.colour(rng), pen.colour(rng)
     pen.line([(0, -0.8), (0, 0.75)], 0.06, DARK)
     pen.line([(0.16 - 0.16 * np.cos(t), 0.75 + 0.16 * np.sin(t)) for t in np.linspace(0, np.pi, 9)], 0.07, DARK)
     pen.disc(0, 0, 0.95, first, 0.8, 180, 360)
@@ -133,7 +152,7 @@ def umbrella(pen, rng):
 
 
 def mushroom(pen, rng):
-    cap, stem = colour(rng, (0.35, 0.6)), colour(rng, (0.75, 0.9), (0.1, 0.4))
+    cap, stem = pen.colour(rng, (0.35, 0.6)), pen.colour(rng, (0.75, 0.9), (0.1, 0.4))
     pen.fill([(-0.2, -0.1), (0.2, -0.1), (0.32, 0.9), (-0.32, 0.9)], stem)
     pen.disc(0, 0.9, 0.32, stem, 0.08)
     pen.disc(0, 0.05, 0.95, cap, 0.95, 180, 360)
@@ -143,7 +162,7 @@ def mushroom(pen, rng):
 
 
 def car(pen, rng):
-    body = colour(rng)
+    body = pen.colour(rng)
     pen.fill([(-0.5, -0.05), (-0.3, -0.48), (0.3, -0.48), (0.58, -0.05)], shade(body, 0.85))
     pen.fill([(-0.4, -0.08), (-0.24, -0.4), (-0.02, -0.4), (-0.02, -0.08)], (205, 228, 240))
     pen.fill([(0.05, -0.08), (0.05, -0.4), (0.26, -0.4), (0.46, -0.08)], (205, 228, 240))
@@ -155,7 +174,7 @@ def car(pen, rng):
 
 
 def cup(pen, rng):
-    china, drink = colour(rng, (0.5, 0.85)), colour(rng, (0.15, 0.35))
+    china, drink = pen.colour(rng, (0.5, 0.85)), pen.colour(rng, (0.15, 0.35))
     pen.line([(0.55 + 0.3 * np.cos(t), 0.15 + 0.3 * np.sin(t)) for t in np.linspace(-1.4, 1.5, 14)], 0.13, china)
     pen.fill([(-0.65, -0.25), (0.65, -0.25), (0.5, 0.75), (-0.5, 0.75)], china)
     pen.disc(0, 0.75, 0.5, china, 0.1)
@@ -166,7 +185,7 @@ def cup(pen, rng):
 
 
 def flower(pen, rng):
-    petal, heart, stem = colour(rng, (0.45, 0.75)), colour(rng, (0.4, 0.7)), colour(rng, (0.2, 0.45))
+    petal, heart, stem = pen.colour(rng, (0.45, 0.75)), pen.colour(rng, (0.4, 0.7)), pen.colour(rng, (0.2, 0.45))
     pen.line([(0, -0.2), (0.04, 0.4), (0, 1.0)], 0.09, stem)
     pen.fill([(0.02, 0.75), (0.2, 0.45), (0.55, 0.4), (0.3, 0.68)], stem)
     count = int(rng.integers(5, 9))
@@ -176,7 +195,7 @@ def flower(pen, rng):
 
 
 def butterfly(pen, rng):
-    upper, lower, spot = colour(rng), colour(rng), colour(rng, (0.6, 0.9))
+    upper, lower, spot = pen.colour(rng), pen.colour(rng), pen.colour(rng, (0.6, 0.9))
     for side in (-1, 1):
         pen.fill([(0.05 * side, -0.1), (0.5 * side, -0.8), (0.95 * side, -0.75), (0.85 * side, -0.15)], upper)
         pen.fill([(0.05 * side, 0), (0.75 * side, 0.05), (0.7 * side, 0.6), (0.35 * side, 0.8)], lower)
@@ -187,7 +206,7 @@ def butterfly(pen, rng):
 
 
 def balloon(pen, rng):
-    first, second, basket = colour(rng), colour(rng), colour(rng, (0.25, 0.45))
+    first, second, basket = pen.colour(rng), pen.colour(rng), pen.colour(rng, (0.25, 0.45))
     for side in (-1, 1):
         pen.line([(0.35 * side, 0.2), (0.15 * side, 0.68)], 0.035, DARK)
     pen.fill([(-0.62, 0.0), (0.62, 0.0), (0.2, 0.42), (-0.2, 0.42)], first)
@@ -198,7 +217,7 @@ def balloon(pen, rng):
 
 
 def rocket(pen, rng):
-    body, fin = colour(rng, (0.6, 0.9), (0.1, 0.6)), colour(rng)
+    body, fin = pen.colour(rng, (0.6, 0.9), (0.1, 0.6)), pen.colour(rng)
     flame = colour(rng, (0.5, 0.65), hue=rng.uniform(0, 0.17))
     pen.fill([(-0.18, 0.6), (0.18, 0.6), (0.0, 1.0)], flame)
     for side in (-1, 1):
@@ -210,7 +229,7 @@ def rocket(pen, rng):
 
 
 def snail(pen, rng):
-    body, shell = colour(rng, (0.45, 0.75), (0.2, 0.6)), colour(rng, (0.35, 0.65))
+    body, shell = pen.colour(rng, (0.45, 0.75), (0.2, 0.6)), pen.colour(rng, (0.35, 0.65))
     pen.line([(0.8, 0.62), (-0.55, 0.62), (-0.75, 0.1)], 0.26, body)
     for x in (-0.9, -0.66):
         pen.line([(-0.76, 0.0), (x, -0.42)], 0.05, body)
@@ -221,7 +240,7 @@ def snail(pen, rng):
 
 
 def guitar(pen, rng):
-    wood, dark = colour(rng, (0.35, 0.65)), colour(rng, (0.12, 0.3))
+    wood, dark = pen.colour(rng, (0.35, 0.65)), pen.colour(rng, (0.12, 0.3))
     pen.line([(0, 0.2), (0, -0.75)], 0.13, dark)
     pen.box(-0.11, -1.0, 0.11, -0.75, shade(wood, 0.7))
     pen.disc(0, 0.15, 0.36, wood)

@@ -1,7 +1,8 @@
 """The sample: sixteen classes of small pictures that this project draws itself, so that everything runs offline.
 
 Each picture shows one thing of `asymmlib.drawings` at a random place, size, angle and lighting, on a random textured
-ground. Colours say nothing about the class. Picture number n of a class depends on (seed, class, n) alone.
+ground. Three pictures of four have the thing's natural hues, the others any. Picture number n of a class depends on
+(seed, class, n) alone.
 """
 import json
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from asymmlib.drawings import THINGS, Pen, colour
+from asymmlib.drawings import HUES, THINGS, Pen, colour
 from asymmlib.paths import atomic_folder, atomic_write, temporary_name
 
 __all__ = ["CLASSES", "draw", "draw_sample"]
@@ -19,6 +20,7 @@ CLASSES = tuple(sorted(THINGS))
 VERSION = 1       # raise it when a drawing changes: samples of another version are drawn again
 OVERSAMPLING = 2  # drawn twice as large, then reduced: smooth edges
 GREY_SHARE, SPACE_SHARE = 0.04, 0.1  # of the pictures: without colour; with a space in the file's name
+NATURAL_SHARE = 0.75  # of the pictures: with the thing's natural hues; the others have any
 QUALITY = 88      # of the JPEG files
 
 
@@ -63,19 +65,19 @@ def draw(name, rng, size=160):
     large = (width * OVERSAMPLING, height * OVERSAMPLING)
     ground = _ground(rng, large)
     thing = Image.new("RGBA", large, (0, 0, 0, 0))
-    THINGS[name](_pen(rng, thing), rng)
+    THINGS[name](_pen(rng, thing, HUES[name] if rng.random() < NATURAL_SHARE else ()), rng)
     picture = _compose(rng, ground, thing).resize((width, height), Image.Resampling.LANCZOS)
     return picture.convert("L") if rng.random() < GREY_SHARE else picture
 
 
-def _pen(rng, image):
-    """A pen for a thing of 50 to 95 % of the picture, turned by up to 30 degrees, mirrored half of the time."""
+def _pen(rng, image, hues):
+    """A pen for a thing of 65 to 98 % of the picture, turned by up to 20 degrees, mirrored half of the time."""
     half = min(image.size) / 2
-    scale, angle = half * rng.uniform(0.5, 0.95), np.radians(rng.uniform(-30, 30))
+    scale, angle = half * rng.uniform(0.65, 0.98), np.radians(rng.uniform(-20, 20))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     stretch = np.diag([rng.choice([-1, 1]) * rng.uniform(0.85, 1.15), rng.uniform(0.85, 1.15)])
     room = np.array(image.size) / 2 - scale * 0.9
-    return Pen(image, scale * turn @ stretch, np.array(image.size) / 2 + rng.uniform(-1, 1, 2) * room)
+    return Pen(image, scale * turn @ stretch, np.array(image.size) / 2 + rng.uniform(-1, 1, 2) * room, hues)
 
 
 def _compose(rng, ground, thing):
@@ -99,8 +101,8 @@ def _compose(rng, ground, thing):
 def _ground(rng, size):
     """A textured ground of two colours, pale or dark, with fine noise."""
     width, height = size
-    light = (0.68, 0.92) if rng.random() < 0.65 else (0.08, 0.28)
-    first, second = (np.array(colour(rng, light, (0.1, 0.6))) for _ in range(2))
+    light = (0.75, 0.93) if rng.random() < 0.75 else (0.08, 0.25)
+    first, second = (np.array(colour(rng, light, (0.05, 0.45))) for _ in range(2))
     y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j].astype(np.float32)
     mix = TEXTURES[rng.integers(len(TEXTURES))](rng, x, y)[..., None].astype(np.float32)
     noise = rng.normal(0, rng.uniform(2, 9), (height // 2 + 1, width // 2 + 1, 1)).astype(np.float32)

@@ -21,7 +21,7 @@ def main(arguments=None):
     try:
         load_paddle()
         options.run(options)
-    except (ValueError, FloatingPointError, OSError) as error:  # FileNotFoundError and PermissionError are OSErrors
+    except (ValueError, ArithmeticError, RuntimeError, OSError) as error:  # OSError: missing files, permissions
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -163,6 +163,26 @@ def _collect(options):
     print(table[["run", "last_eval_top1", "best_eval_top1", "train_seconds"]].to_string(index=False))
 
 
+def _experiments_options(command):
+    command.add_argument("action", choices=("status", "run", "collect"),
+                         help="list the plan; train what is missing; write finished runs to results/")
+    command.add_argument("--only", metavar="PATTERN", default="*", help="names to include, such as 'compare-*'")
+
+
+def _experiments(options):
+    """The recorded comparison: list the planned runs, do the missing ones, record the finished ones.
+
+    May be killed at any moment; the same command goes on where it was. The data is Caltech-16:
+    python -m asymmlib prepare --data caltech16, once, before.
+    """
+    from asymmlib import experiments
+    if options.action == "run":
+        experiments.run_experiments(options.only)
+    if options.action == "collect":
+        experiments.collect_experiments(options.only)
+    print(experiments.status(options.only).to_string(index=False))
+
+
 # command: (its options, what it does)
 COMMANDS = {
     "prepare": (_data_options, _prepare),
@@ -171,6 +191,7 @@ COMMANDS = {
     "evaluate": (_evaluate_options, _evaluate),
     "predict": (_predict_options, _predict),
     "collect": (_collect_options, _collect),
+    "experiments": (_experiments_options, _experiments),
 }
 
 if __name__ == "__main__":

@@ -14,9 +14,12 @@ from paddle import nn
 
 from asymmlib.network import FEATURES, SQUEEZE, make_divisible, plan_blocks
 
-__all__ = ["COLUMNS", "Complexity", "count", "formula", "published_params"]
+__all__ = ["COLUMNS", "Complexity", "PARTS", "costs_by_block", "count", "formula", "published_params"]
 
 COLUMNS = ("name", "kind", "in_shape", "out_shape", "kernel", "params", "macs")
+# Parts of a block -> their names among the layers of `AsymmNet`; batch norm belongs to its convolution
+PARTS = {"first pointwise": "expand", "depthwise": "depthwise", "squeeze-and-excitation": "se",
+         "second pointwise": "project"}
 
 
 @dataclass(frozen=True)
@@ -127,3 +130,16 @@ def published_params(complexity):
     layers = complexity.layers
     wide = layers["kind"].isin(("depthwise", "vanilla"))
     return int(layers["params"].where(~wide, layers["params"] // layers["kernel"]).sum())
+
+
+def costs_by_block(complexity):
+    """Costs of AsymmNet's blocks without stem and head: {"macs": table, "params": table}.
+
+    Each table has a row a block and a column for each of `PARTS`.
+    """
+    layers = complexity.layers
+    names = layers["name"].str.extract(r"^blocks\.(?P<block>\d+)\.(?P<part>\w+)")
+    inside = names["block"].notna()
+    groups = layers[inside].groupby([names["block"][inside].astype(int), names["part"][inside]])
+    return {column: groups[column].sum().unstack(fill_value=0).reindex(columns=list(PARTS.values()), fill_value=0)
+            .set_axis(list(PARTS), axis=1) for column in ("macs", "params")}

@@ -238,7 +238,8 @@ class _Call:
                                              conv._out_channels, kernel, stride, ACTIVATIONS[activation], norm)
         self.shape = [n, conv._out_channels, (h - 1) // stride + 1, (w - 1) // stride + 1]
         self.running = {"running_mean": bn._mean, "running_var": bn._variance} if bn is not None else {}
-        self.constants = [ctypes.c_double(value) for value in ((bn._epsilon, bn._momentum) if bn is not None else (0, 0))]
+        constants = (bn._epsilon, bn._momentum) if bn is not None else (0, 0)
+        self.constants = [ctypes.c_double(value) for value in constants]
 
 
 def _eligible(conv, bn, x):

@@ -10,6 +10,10 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONPATH :=
 NBMAKE := -m pytest --nbmake --nbmake-timeout=900 notebooks/
+# no times and no versions of one run in stored notebooks
+CLEAR := --ClearMetadataPreprocessor
+BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
+  $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
 .PHONY: book test serve notebooks lint unit nbtest site clean setup
 .DEFAULT_GOAL := book
@@ -51,6 +55,7 @@ site: $(READY)
 # Execute the notebooks on the drawn pictures and store what they show: no other pictures go into the repository.
 notebooks: $(READY)
 	ASYMMLIB_DATA=sample ASYMMLIB_RECIPE=quick $(RUN) $(NBMAKE) --overwrite
+	$(RUN) -m nbconvert --to notebook --inplace --log-level ERROR $(BARE) notebooks/*.ipynb
 
 serve:
 	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html 8000

@@ -1,6 +1,7 @@
 # Two commands: `make book` builds and executes the book, `make test` checks everything. The rest helps.
 # Needs only python3 (3.10 to 3.13) with venv, and make. Only the first set-up uses the network.
 PYTHON ?= python3
+PORT ?= 8000
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -58,7 +59,7 @@ notebooks: $(READY)
 	$(RUN) -m nbconvert --to notebook --inplace --log-level ERROR $(BARE) notebooks/*.ipynb
 
 serve:
-	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html 8000
+	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache notebooks/.ipynb_checkpoints

@@ -49,3 +49,10 @@ def test_unknown_recipe_lists_the_known_ones():
 def test_bad_settings_name_field_and_range(change, message):
     with pytest.raises(ValueError, match=message):
         Recipe("mine", image_size=64, epochs=10).replace(**change)
+
+
+def test_only_quick_is_shortened():
+    from asymmlib.recipes import shorten
+    short = shorten(RECIPES["quick"])
+    assert short.as_dict() == {**RECIPES["quick"].as_dict(), "name": "quick-heavy", "train_per_class": 12}
+    assert all(shorten(recipe) is recipe for name, recipe in RECIPES.items() if name != "quick")

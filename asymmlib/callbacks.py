@@ -17,7 +17,8 @@ from asymmlib.evaluation import evaluate
 from asymmlib.paths import atomic_write
 from asymmlib.weights import save_weights
 
-__all__ = ["BestModel", "Checkpoint", "EpochLog", "Progress", "Reproducible", "VisualDLLog"]
+__all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Progress", "Reproducible", "VisualDLLog",
+           "out_of_patience"]
 
 
 class Reproducible(paddle.callbacks.Callback):
@@ -82,6 +83,25 @@ class BestModel(paddle.callbacks.Callback):
         if logs["row"]["eval_top1"] > self.best:
             self.best = logs["row"]["eval_top1"]
             save_weights(self.model.network, self.path)
+
+
+def out_of_patience(rows, patience):
+    """Whether the last `patience` epochs of a history brought no better eval top-1; never for None."""
+    tops = [row["eval_top1"] for row in rows]
+    return patience is not None and len(tops) > patience and max(tops[-patience:]) <= max(tops[:-patience])
+
+
+class EarlyStop(paddle.callbacks.Callback):
+    """End the run when `out_of_patience` says so. Goes before `Checkpoint`, behind `EpochLog`, whose rows it reads."""
+
+    def __init__(self, rows, patience):
+        super().__init__()
+        self.rows, self.patience = rows, patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        if out_of_patience(self.rows, self.patience):
+            print(f"stopped: {self.patience} epochs without a better eval top-1", flush=True)
+            self.model.stop_training = True
 
 
 class VisualDLLog(paddle.callbacks.Callback):

@@ -35,8 +35,8 @@ class Recipe:
     step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of its own
     (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first pictures
     of each class of the train split. `accelerate` uses the faster CPU kernels of `asymmlib.fast` where they can be
-    had (no effect on a GPU, none on results beyond rounding). Raises `ValueError` that names the field and what it
-    accepts.
+    had (no effect on a GPU, none on results beyond rounding). `patience` ends a run after so many epochs in a row
+    without a better eval top-1; None runs all epochs. Raises `ValueError` that names the field and what it accepts.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Recipe:
     augmentation: str = "rotate"
     rotation: float = 10.0
     accelerate: bool = True
+    patience: int | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -98,9 +99,9 @@ _LIMITS = (
     ("image_size", 32, 1024), ("epochs", 1, 10_000), ("batch_size", 1, 8192), ("base_lr", 1e-8, 100.0),
     ("train_per_class", 1, 10**7), ("momentum", 0.0, 0.9999), ("weight_decay", 0.0, 1.0),
     ("asymmnet_weight_decay", 0.0, 1.0), ("warmup_epochs", 0, 10_000), ("label_smoothing", 0.0, 0.9999),
-    ("dropout", 0.0, 0.9999), ("rotation", 0.0, 180.0), ("seed", 0, 2**31 - 1),
+    ("dropout", 0.0, 0.9999), ("rotation", 0.0, 180.0), ("patience", 1, 10_000), ("seed", 0, 2**31 - 1),
 )
-_WHOLE = ("image_size", "epochs", "batch_size", "train_per_class", "warmup_epochs", "seed")
+_WHOLE = ("image_size", "epochs", "batch_size", "train_per_class", "warmup_epochs", "patience", "seed")
 
 _ARTICLE = Recipe(
     "article", image_size=256, epochs=100, batch_size=32, base_lr=0.01, asymmnet_weight_decay=2e-4,

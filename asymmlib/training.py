@@ -93,7 +93,7 @@ def _fit(run, recipe, prepared, settings):
     if rows:
         print(f"run {run.name} goes on after epoch {len(rows)} of {recipe.epochs}", flush=True)
     started = time.perf_counter()
-    if len(rows) < recipe.epochs:
+    if len(rows) < recipe.epochs and not cb.out_of_patience(rows, recipe.patience):
         model = paddle.Model(network)
         model.prepare(optimizer, paddle.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
                       paddle.metric.Accuracy())
@@ -102,7 +102,7 @@ def _fit(run, recipe, prepared, settings):
                      cb.BestModel(run.folder / "best.safetensors", rows),
                      cb.VisualDLLog(run.folder / "visualdl"), cb.Progress(recipe.epochs, len(rows)),
                      paddle.callbacks.LRScheduler(by_step=not by_epoch, by_epoch=by_epoch),
-                     cb.Checkpoint(run.folder / "checkpoints", log.rows)]
+                     cb.EarlyStop(log.rows, recipe.patience), cb.Checkpoint(run.folder / "checkpoints", log.rows)]
         model.fit(loader, epochs=recipe.epochs - len(rows), verbose=0, callbacks=observers)
         rows = log.rows
     save_weights(network, run.folder / "last.safetensors")

@@ -13,7 +13,9 @@ def test_names_are_unique():
 
 
 def test_compared_models_share_everything_but_the_seed():
-    recipes = {planned.recipe.replace(seed=0) for planned in PLAN if planned.group == "compare"}
+    """The heavy ones may stop early besides, by a rule that their recipe states."""
+    recipes = {planned.recipe.replace(seed=0, name="fair", patience=None) for planned in PLAN
+               if planned.group == "compare"}
     assert recipes == {FAIR} and FAIR.test_share and FAIR.asymmnet_weight_decay is None
 
 

@@ -2,6 +2,7 @@
 import ast
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 from itertools import chain
 
@@ -87,7 +88,8 @@ def test_environment_of_make_holds_the_pinned_versions():
     if sys.prefix != str(ROOT / ".venv"):
         pytest.skip("these tests run in an environment that `make` has not made")
     table = pins(f"{sys.version_info.major}.{sys.version_info.minor}")
-    for found in metadata.distributions():
+    # not all of sys.path: setuptools adds its own vendored packages to it once it is imported
+    for found in metadata.distributions(path=[sysconfig.get_path("purelib")]):
         name = canonicalize_name(found.metadata["Name"])
         if name not in ("pip", "asymmlib"):
             assert found.version == table.get(name), f"{name} {found.version} is installed, pinned is {table.get(name)}"

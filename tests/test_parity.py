@@ -145,7 +145,9 @@ def torch_plans(network):
 
 
 def other_order(tensors, axis):
-    return original_concat(sorted(tensors, key=lambda tensor: tensor.shape[1]), axis)
+    """New channels first, then the copies."""
+    middle = len(tensors) // 2
+    return original_concat([tensors[middle], *tensors[:middle], *tensors[middle + 1:]], axis)
 
 
 original_concat = paddle.concat
@@ -155,9 +157,14 @@ def hardsigmoid_of_another_slope(x):
     return F.relu6(0.2 * x * 6 + 3) / 6
 
 
+def silu_everywhere(patch):
+    patch.setitem(asymmlib.network.ACTIVATIONS, "hardswish", F.silu)
+    patch.setattr(F, "hardswish", F.silu)
+
+
 MISTAKES = {  # what goes wrong, and the smallest logit difference that the authors' networks show for it
     "other order of the copies": (lambda patch: patch.setattr(paddle, "concat", other_order), 1.09),
-    "SiLU for hard-swish": (lambda patch: patch.setitem(asymmlib.network.ACTIVATIONS, "hardswish", F.silu), 0.37),
+    "SiLU for hard-swish": (silu_everywhere, 0.37),
     "hard sigmoid of slope 0.2": (lambda patch: patch.setattr(F, "hardsigmoid", hardsigmoid_of_another_slope), 0.04),
     "batch norm's epsilon 1e-3": (lambda patch: None, 0.017),
 }
@@ -166,6 +173,8 @@ MISTAKES = {  # what goes wrong, and the smallest logit difference that the auth
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("settings", TORCH)
 def test_a_wrong_detail_shows(settings, mistake, monkeypatch):
+    if settings.endswith("r0") and "copies" in mistake:
+        pytest.skip("rate 0 has no copies to put elsewhere")
     path = reference(f"torch_{settings}.npz")
     network, recorded = build(settings), np.load(path)
     load_official(network, path)

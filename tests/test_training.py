@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from asymmlib.baselines import create_model
+from asymmlib.callbacks import out_of_patience
 from asymmlib.evaluation import Evaluation, evaluate, softmax
 from asymmlib.network import asymmnet_small
 from asymmlib.recipes import RECIPES, Recipe
@@ -218,3 +219,19 @@ def test_evaluation_counts_and_means():
 def test_find_run_lists_known_runs(home):
     with pytest.raises(FileNotFoundError, match="no run 'x'; known: none yet"):
         find_run("x")
+
+
+@pytest.mark.parametrize(("tops", "patience", "over"), [
+    ([0.1, 0.2, 0.2, 0.1], 2, True), ([0.1, 0.2, 0.2, 0.1], 3, False), ([0.2, 0.2], 1, True), ([0.2], 1, False),
+    ([], 1, False), ([0.2] * 50, None, False)])
+def test_patience_counts_epochs_without_a_better_top1(tops, patience, over):
+    assert out_of_patience([{"eval_top1": top} for top in tops], patience) == over
+
+
+def test_a_run_out_of_patience_ends_and_is_finished(prepared, capsys):
+    recipe = TINY.replace(epochs=9, base_lr=1e-8, patience=2)  # a rate at which nothing changes
+    run = train("asymmnet_small", recipe, prepared=prepared)
+    assert run.finished and len(run.history) < 9 and "stopped: 2 epochs without" in capsys.readouterr().out
+    (run.folder / "run.json").write_text(json.dumps({k: v for k, v in run.info.items() if k != "result"}))
+    again = train("asymmnet_small", recipe, prepared=prepared)  # killed after its last epoch: no further epoch
+    assert len(again.history) == len(run.history)

@@ -6,6 +6,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SITE := _build/html/index.html
+JUPYTER_BOOK := $(RUN) $(VENV)/bin/jupyter-book build . -W -n --keep-going --all
+EDITION = --config _build/$(1)/_config.yml --toc _build/$(1)/_toc.yml --path-output _build/$(1)
 
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -16,7 +18,7 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: book test serve notebooks lint unit nbtest site clean setup
+.PHONY: book book-zh catalogues test serve notebooks lint unit nbtest site clean setup
 .DEFAULT_GOAL := book
 
 setup: $(READY)
@@ -31,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 
 book: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
-	$(RUN) -m jupyter_book build . -W -n --keep-going --all
+	$(JUPYTER_BOOK)
 	@echo "Open file://$(CURDIR)/$(SITE)"
 
 test: lint unit nbtest site
@@ -51,7 +53,21 @@ site: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	mkdir -p _build
 	sed 's/execute_notebooks: force/execute_notebooks: auto/' _config.yml > _build/stored.yml
-	$(RUN) -m jupyter_book build . --config _build/stored.yml -W -n --keep-going --all
+	$(JUPYTER_BOOK) --config _build/stored.yml
+	$(MAKE) book-zh
+
+# The Chinese edition, from stored outputs, into zh/ of the English one: a link leads from each page to its twin.
+book-zh: $(READY)
+	$(RUN) -m asymmlib prepare --data sample
+	$(RUN) locale/edition.py zh_CN
+	$(JUPYTER_BOOK) $(call EDITION,zh_CN)
+	mkdir -p _build/html && rm -rf _build/html/zh && cp -R _build/zh_CN/_build/html _build/html/zh
+
+# After a change of the English text: bring it into the catalogues of locale/, whose new entries are then to be translated.
+catalogues: $(READY)
+	$(RUN) locale/edition.py gettext
+	SOURCE_DATE_EPOCH=0 $(JUPYTER_BOOK) $(call EDITION,gettext) --builder custom --custom-builder gettext
+	$(RUN) $(VENV)/bin/sphinx-intl update -p _build/gettext/_build/gettext -d locale -l zh_CN -w 100 --no-obsolete
 
 # Execute the notebooks on the drawn pictures and store what they show: no other pictures go into the repository.
 notebooks: $(READY)

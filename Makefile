@@ -4,6 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
 RUN := $(VENV)/bin/python
+JUPYTER_BOOK := $(RUN) $(VENV)/bin/jupyter-book
 READY := $(VENV)/.ready
 SITE := _build/html/index.html
 
@@ -31,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 
 book: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
-	$(RUN) -m jupyter_book build . -W -n --keep-going --all
+	$(JUPYTER_BOOK) build . -W -n --keep-going --all
 	@echo "Open file://$(CURDIR)/$(SITE)"
 
 test: lint unit nbtest site
@@ -51,7 +52,7 @@ site: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	mkdir -p _build
 	sed 's/execute_notebooks: force/execute_notebooks: auto/' _config.yml > _build/stored.yml
-	$(RUN) -m jupyter_book build . --config _build/stored.yml -W -n --keep-going --all
+	$(JUPYTER_BOOK) build . --config _build/stored.yml -W -n --keep-going --all
 
 # Execute the notebooks on the drawn pictures and store what they show: no other pictures go into the repository.
 notebooks: $(READY)

@@ -4,10 +4,12 @@ PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
 RUN := $(VENV)/bin/python
+JUPYTER_BOOK := $(RUN) $(VENV)/bin/jupyter-book
 READY := $(VENV)/.ready
 SITE := _build/html/index.html
-JUPYTER_BOOK := $(RUN) $(VENV)/bin/jupyter-book build . -W -n --keep-going --all
-EDITION = --config _build/$(1)/_config.yml --toc _build/$(1)/_toc.yml --path-output _build/$(1)
+# $(call EDITION,zh_CN): build from what locale/edition.py has written
+EDITION = build . -W -n --keep-going --all --path-output _build/$(1) \
+  --config _build/$(1)/_config.yml --toc _build/$(1)/_toc.yml
 
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -33,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 
 book: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
-	$(JUPYTER_BOOK)
+	$(JUPYTER_BOOK) build . -W -n --keep-going --all
 	@echo "Open file://$(CURDIR)/$(SITE)"
 
 test: lint unit nbtest site
@@ -53,7 +55,7 @@ site: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	mkdir -p _build
 	sed 's/execute_notebooks: force/execute_notebooks: auto/' _config.yml > _build/stored.yml
-	$(JUPYTER_BOOK) --config _build/stored.yml
+	$(JUPYTER_BOOK) build . --config _build/stored.yml -W -n --keep-going --all
 	$(MAKE) book-zh
 
 # The Chinese edition, from stored outputs, into zh/ of the English one: a link leads from each page to its twin.
@@ -63,7 +65,7 @@ book-zh: $(READY)
 	$(JUPYTER_BOOK) $(call EDITION,zh_CN)
 	mkdir -p _build/html && rm -rf _build/html/zh && cp -R _build/zh_CN/_build/html _build/html/zh
 
-# After a change of the English text: bring it into the catalogues of locale/, whose new entries are then to be translated.
+# After a change of the English text: bring it into the catalogues of locale/, where its translation is then written.
 catalogues: $(READY)
 	$(RUN) locale/edition.py gettext
 	SOURCE_DATE_EPOCH=0 $(JUPYTER_BOOK) $(call EDITION,gettext) --builder custom --custom-builder gettext

@@ -8,8 +8,7 @@ JUPYTER_BOOK := $(RUN) $(VENV)/bin/jupyter-book
 READY := $(VENV)/.ready
 SITE := _build/html/index.html
 # $(call EDITION,zh_CN): build from what locale/edition.py has written
-EDITION = build . -W -n --keep-going --all --path-output _build/$(1) \
-  --config _build/$(1)/_config.yml --toc _build/$(1)/_toc.yml
+EDITION = build . --all --path-output _build/$(1) --config _build/$(1)/_config.yml --toc _build/$(1)/_toc.yml
 
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -62,7 +61,7 @@ site: $(READY)
 book-zh: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	$(RUN) locale/edition.py zh_CN
-	$(JUPYTER_BOOK) $(call EDITION,zh_CN)
+	$(JUPYTER_BOOK) $(call EDITION,zh_CN) -W -n --keep-going
 	mkdir -p _build/html && rm -rf _build/html/zh && cp -R _build/zh_CN/_build/html _build/html/zh
 
 # After a change of the English text: bring it into the catalogues of locale/, where its translation is then written.

@@ -20,7 +20,9 @@ def load(path):
 
 
 def merge(base, changes):
-    """A copy of `base` in which `changes` wins; mappings are merged, everything else is replaced."""
+    """A copy of `base` in which `changes` wins; mappings are merged, lists grow, everything else is replaced."""
+    if isinstance(base, list) and isinstance(changes, list):
+        return base + changes
     if not (isinstance(base, dict) and isinstance(changes, dict)):
         return changes
     return base | {key: merge(base[key], value) if key in base else value for key, value in changes.items()}
@@ -49,15 +51,15 @@ def words(terms):
     return "".join(f"{word}\n" for word in dict.fromkeys(w for row in terms for w in row["chinese"].split("|")))
 
 
-def write(edition, root=ROOT):
-    """Write _config.yml, _toc.yml and words.txt of an edition into _build/<edition>/, and return that folder."""
+def write(edition, folder=None, root=ROOT):
+    """Write _config.yml, _toc.yml and words.txt into `folder` (default: _build/<edition>/), and return it."""
     config, toc = merge(load(root / "_config.yml"), load(root / "locale" / f"{edition}.yml")), load(root / "_toc.yml")
     extensions = config.get("sphinx", {}).get("local_extensions") or {}  # these paths start at the file's own folder
     extensions.update({name: str((root / path).resolve()) for name, path in extensions.items()})
     catalogue = root / "locale" / edition / "LC_MESSAGES" / f"{toc['root']}.po"
     if catalogue.is_file():
         toc = translate_captions(toc, messages(catalogue))
-    folder = root / "_build" / edition
+    folder = folder or root / "_build" / edition
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in (("_config.yml", config), ("_toc.yml", toc)):
         (folder / name).write_text(yaml.safe_dump(value, allow_unicode=True, sort_keys=False), encoding="utf-8")

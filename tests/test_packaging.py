@@ -26,7 +26,8 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml"}  # where the import's name is not the package's
 RECORDERS = {"mxnet", "torch", "models", "pytorch"}  # only where seeded.py records what the authors' code answers
-COMES_ALONG = {"nbformat", "packaging", "pyyaml", "tomli"}  # tests use what pytest and jupyter-book bring with them
+# tests use what pytest and jupyter-book bring with them
+COMES_ALONG = {"babel", "markdown-it", "nbformat", "packaging", "pyyaml", "tomli"}
 
 
 def constraints():

@@ -53,7 +53,7 @@ nbtest: $(READY)
 site: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	mkdir -p _build
-	sed 's/execute_notebooks: force/execute_notebooks: auto/' _config.yml > _build/stored.yml
+	awk '{ print } /execute_notebooks: force/ { print "  exclude_patterns: [\"notebooks/*\"]" }' _config.yml > _build/stored.yml
 	$(JUPYTER_BOOK) build . --config _build/stored.yml -W -n --keep-going --all
 	$(MAKE) book-zh
 

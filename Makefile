@@ -17,7 +17,7 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: book test serve notebooks lint unit nbtest site clean setup
+.PHONY: book test serve notebooks lint unit nbtest site browser clean setup
 .DEFAULT_GOAL := book
 
 setup: $(READY)
@@ -35,13 +35,13 @@ book: $(READY)
 	$(JUPYTER_BOOK) build . -W -n --keep-going --all
 	@echo "Open file://$(CURDIR)/$(SITE)"
 
-test: lint unit nbtest site
+test: lint unit nbtest site browser
 
 lint: $(READY)
 	$(RUN) -m ruff check .
 
 unit: $(READY)
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q --ignore=tests/browser
 
 nbtest: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
@@ -53,6 +53,10 @@ site: $(READY)
 	mkdir -p _build
 	awk '{ print } /execute_notebooks: force/ { print "  exclude_patterns: [\"notebooks/*\"]" }' _config.yml > _build/stored.yml
 	$(JUPYTER_BOOK) build . --config _build/stored.yml -W -n --keep-going --all
+
+# The built site in Chromium, with the network cut; skipped, with the reason, where there is no Chromium.
+browser: $(READY)
+	$(RUN) -m pytest -q -rs tests/browser
 
 # Execute the notebooks on the drawn pictures and store what they show: no other pictures go into the repository.
 notebooks: $(READY)

@@ -91,8 +91,13 @@ def _row(name, layer, x, y):
 
 
 def formula(variant="large", width=1.0, asymmrate=1, num_classes=1000, size=224):
-    """Count AsymmNet from its plan alone: the same `Complexity` as `count` gives, without building a layer."""
+    """Count AsymmNet from its plan alone: the same `Complexity` as `count` gives, without building a layer.
+
+    Raises `ValueError` for settings that `plan_blocks` refuses, and for a picture smaller than 32 pixels.
+    """
     plans, rows = plan_blocks(variant, width, asymmrate), []
+    if isinstance(size, bool) or not isinstance(size, int) or size < 32:
+        raise ValueError(f"size is {size!r}; it must be an integer of at least 32, such as 128 or 224")
 
     def conv(name, kind, c_in, c_out, side, in_size, stride=1, bias=False):
         out_size = -(-in_size // stride)

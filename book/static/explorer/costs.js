@@ -1,0 +1,83 @@
+/* The costs of AsymmNet by the rules of asymmlib.network.plan_blocks and asymmlib.complexity.formula.
+ *
+ * Rows and constants come from asymmlib.explorer as `facts`; nothing here repeats them. tests/test_explorer.py compares
+ * this file with Python on random settings, messages of refused settings included.
+ */
+"use strict";
+
+const Costs = (() => {
+  const makeDivisible = (channels) => Math.ceil(channels / 8) * 8;
+
+  // Numbers as Python writes them: a float keeps its point
+  const pythonInt = (x) => (Number.isNaN(x) ? "nan" : String(x));
+  const pythonFloat = (x) => (Number.isInteger(x) ? x.toFixed(1) : pythonInt(x).replace("Infinity", "inf"));
+
+  function checkSettings({ variant, width, asymmrate, size }, facts) {
+    if (!(variant in facts.rows)) {
+      throw new RangeError(`unknown variant '${variant}'; known: ${Object.keys(facts.rows).join(", ")}`);
+    }
+    if (!(width > 0 && width < Infinity)) {
+      throw new RangeError(`width is ${pythonFloat(width)}; it must be a number above 0, such as 0.5 or 1.0`);
+    }
+    if (!(Number.isInteger(asymmrate) && asymmrate >= 0)) {
+      throw new RangeError(`asymmrate is ${pythonInt(asymmrate)}; it must be an integer of at least 0, ` +
+                           "such as 0, 1 or 2");
+    }
+    if (!(Number.isInteger(size) && size >= 32)) {
+      throw new RangeError(`size is ${pythonInt(size)}; it must be an integer of at least 32, such as 128 or 224`);
+    }
+  }
+
+  function planBlock(index, row, cIn, width, rate) {
+    const expansion = makeDivisible(width * row.expansion);
+    const expands = expansion > Math.max(cIn, rate * cIn);
+    if (!expands && expansion !== cIn) {
+      throw new RangeError(
+        `block ${index} at width ${pythonFloat(width)} with asymmrate ${rate} cannot be built: its expansion ` +
+        `(${expansion} channels) is not wider than max(c_in, asymmrate*c_in) = ${Math.max(cIn, rate * cIn)}, so the ` +
+        `block would not expand, yet its depthwise convolution needs ${expansion} channels and gets ${cIn}; ` +
+        "use a larger width or a smaller asymmrate");
+    }
+    const copies = expands ? rate : 0;
+    return { index, cIn, fresh: expands ? expansion - copies * cIn : 0, copies, depthwise: expansion + copies * cIn,
+             out: makeDivisible(width * row.out), kernel: row.kernel, stride: row.stride, se: row.se };
+  }
+
+  /* Parts in the order of asymmlib.complexity.PARTS; parameters with batch norm's two a channel, as Python counts. */
+  function countBlock(plan, inSize) {
+    const size = Math.ceil(inSize / plan.stride), wide = plan.depthwise;
+    const squeezed = makeDivisible(Math.floor(wide / 4));
+    const weights = [plan.cIn * plan.fresh, plan.kernel ** 2 * wide, plan.se ? 2 * wide * squeezed : 0,
+                     wide * plan.out];
+    const places = [inSize ** 2, size ** 2, 1, size ** 2];
+    const others = [2 * plan.fresh, 2 * wide, plan.se ? squeezed + wide : 0, 2 * plan.out];
+    return { ...plan, size, macs: weights.map((w, i) => w * places[i]), params: weights.map((w, i) => w + others[i]) };
+  }
+
+  const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+
+  /* settings {variant, width, asymmrate, size} -> {stem, blocks, head, macs, params}; RangeError where Python's
+   * ValueError is. */
+  function formula(settings, facts) {
+    checkSettings(settings, facts);
+    const { variant, width, asymmrate, size } = settings;
+    let channels = makeDivisible(width * facts.stem), side = Math.ceil(size / 2);
+    const stem = { out: channels, size: side, macs: [27 * channels * side ** 2], params: [29 * channels] };
+    const blocks = facts.rows[variant].map((row, index) => {
+      const block = countBlock(planBlock(index, row, channels, width, asymmrate), side);
+      [channels, side] = [block.out, block.size];
+      return block;
+    });
+    const squeeze = makeDivisible(width * facts.squeeze[variant]), { features, classes } = facts;
+    const head = { out: classes, size: 1,
+                   macs: [channels * squeeze * side ** 2, squeeze * features, features * classes],
+                   params: [channels * squeeze + 2 * squeeze, squeeze * features, (features + 1) * classes] };
+    const all = [stem, ...blocks, head];
+    return { stem, blocks, head, macs: sum(all.map((part) => sum(part.macs))),
+             params: sum(all.map((part) => sum(part.params))) };
+  }
+
+  return { formula, sum };
+})();
+
+if (typeof module !== "undefined") module.exports = Costs;

@@ -1,0 +1,190 @@
+"""The built site in a browser whose network is cut: every page of every language, two widths, light and dark.
+
+Needs `make site` before; skipped, with the reason, where there is no built site or no Chromium. Light pages are served
+from this machine, dark ones opened from file://, so that both ways are tested.
+"""
+import functools
+import gzip
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from asymmlib.complexity import formula
+from asymmlib.paths import project_root
+
+SITE = project_root() / "_build" / "html"
+HERE = Path(__file__).parent
+PAGES = sorted(path.relative_to(SITE).as_posix() for folder in ("book", "notebooks", "zh/book", "zh/notebooks")
+               for path in (SITE / folder).glob("*.html"))
+WAYS = {"light": "http", "dark": "file"}
+WIDTHS = (1400, 390)
+MAX_BYTES = 1_500_000
+AXE = HERE / "node_modules" / "axe-core" / "axe.min.js"
+EXPLORERS = [page for page in PAGES if page.endswith("book/explorer.html")]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    if not PAGES:
+        pytest.skip("no built site in _build/html: run `make site` first")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium here; on Debian: apt install chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server():
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Visitor:
+    """A tab that records what went wrong, and what was loaded, while it shows pages of the site."""
+
+    def __init__(self, context, base):
+        self.base, self.problems, self.loaded = base, [], {}
+        context.route("**/*", self._route)
+        self.page = context.new_page()
+        self.page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.problems.append(f"failed: {request.url}"))
+        self.page.on("response", lambda answer: answer.status >= 400 and self.problems.append(answer.url))
+
+    def _route(self, route):
+        url = route.request.url
+        if url.startswith(("data:", "blob:")):
+            return route.continue_()
+        if not url.startswith(self.base):
+            self.problems.append(f"left the machine: {url}")
+            return route.abort()
+        path = SITE / urlsplit(url[len(self.base):].lstrip("/")).path
+        if path.is_file():
+            self.loaded[path] = path
+        return route.continue_()
+
+    def open(self, page):
+        self.page.goto(f"{self.base}/{page}", wait_until="load")
+        return self.page
+
+    def weight(self):
+        """Bytes that GitHub Pages would send: text compressed, pictures and fonts as they are."""
+        text = {".html", ".css", ".js", ".svg", ".json"}
+        return sum(len(gzip.compress(path.read_bytes(), 6)) if path.suffix in text else path.stat().st_size
+                   for path in self.loaded)
+
+
+@pytest.fixture(params=WAYS)
+def visitor(request, chromium, server):
+    base = server if WAYS[request.param] == "http" else SITE.as_uri()
+    context = chromium.new_context(color_scheme=request.param, reduced_motion="reduce",
+                                   viewport={"width": WIDTHS[0], "height": 900})
+    visitor = Visitor(context, base)
+    visitor.theme = request.param
+    yield visitor
+    context.close()
+
+
+@pytest.mark.parametrize("name", PAGES or ["none"])
+def test_page(visitor, name):
+    page = visitor.open(name)
+    assert page.locator("html").get_attribute("data-theme") == visitor.theme
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0, f"{name} is {overflow} px too wide on a screen of {width} px"
+    broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
+    assert not broken
+    assert not visitor.problems
+    assert visitor.weight() <= MAX_BYTES, f"{name} weighs {visitor.weight():,} bytes"
+
+
+@pytest.fixture(scope="session")
+def axe():
+    if not AXE.is_file():
+        if shutil.which("npm") is None:
+            pytest.skip("no npm here, which brings axe-core")
+        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, text=True,
+                              capture_output=True, env=os.environ)
+        if not AXE.is_file():
+            pytest.skip(f"npm could not bring axe-core (no network?): {done.stderr.strip()[-200:]}")
+    return AXE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PAGES or ["none"])
+def test_accessibility(visitor, axe, name):
+    page = visitor.open(name)
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    serious = [f"{item['id']}: {node['html'][:160]} {node['failureSummary'][:300]}" for item in found
+               if item["impact"] in ("serious", "critical") for node in item["nodes"]]
+    assert not serious, "\n".join(serious[:20])
+
+
+@pytest.mark.parametrize(("folder", "word"), [("", "bottleneck"), ("zh/", "瓶颈")])
+def test_search(visitor, folder, word):
+    if not (SITE / folder / "search.html").is_file():
+        pytest.skip(f"no edition in {folder}: `make site` builds it")
+    page = visitor.open(f"{folder}search.html?q={word}")
+    page.wait_for_selector("#search-results ul.search li a", timeout=15_000)
+    links = page.eval_on_selector_all("#search-results ul.search li a", "links => links.map(a => a.href)")
+    assert any("04_asymmnet" in link for link in links) and not visitor.problems
+
+
+@pytest.mark.parametrize("name", EXPLORERS or ["none"])
+def test_explorer(visitor, name):
+    page = visitor.open(name)
+    status = page.locator("#explorer [role=status]")
+
+    def total():
+        macs, params = page.locator("#explorer tbody tr:last-child td").all_inner_texts()[2:4]
+        return int(macs.replace(",", "")), int(params.replace(",", ""))
+
+    def expected(*setting):
+        cost = formula(*setting[:3], size=setting[3])
+        return cost.macs, cost.params
+
+    assert total() == expected("large", 1.0, 1, 224)
+    before = page.locator("#explorer svg").first.inner_html()
+    page.get_by_role("combobox").last.select_option("small")
+    page.locator("#explorer-width").fill("0.75")
+    page.locator("#explorer-asymmrate").fill("2")
+    page.locator("#explorer-size").fill("160")
+    assert total() == expected("small", 0.75, 2, 160)
+    assert page.locator("#explorer svg").first.inner_html() != before and "r = 2" in status.inner_text()
+    page.locator("#explorer input[type=range]").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert total() == expected("small", 0.8, 2, 160), "the keyboard moves the slider"
+    page.locator("#explorer-asymmrate").fill("-1")
+    with pytest.raises(ValueError) as refused:
+        formula("small", 0.8, -1)
+    assert str(refused.value) in status.inner_text() and not visitor.problems
+
+
+def test_print(chromium, visitor, tmp_path):
+    """On paper no line of code is cut off: nothing inside an article is wider than it."""
+    for name in PAGES:
+        page = visitor.open(name)
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins, at 96 dpi
+        wide = page.evaluate("""[...document.querySelectorAll('.bd-article pre')]
+          .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80))""")
+        assert not wide, f"{name}: {json.dumps(wide)}"
+        page.emulate_media(media="screen")

@@ -82,8 +82,8 @@ def _train_options(command):
     command.add_argument("--recipe", help=f"one of {', '.join(RECIPES)}; default: ASYMMLIB_RECIPE, else quick")
     command.add_argument("--width", type=float, help="AsymmNet's width multiplier (default 1.0)")
     command.add_argument("--asymmrate", type=int, help="AsymmNet's asymmetry rate (default 1)")
-    for name in ("epochs", "seed", "batch-size", "image-size"):
-        command.add_argument(f"--{name}", type=int, help="instead of the recipe's")
+    for name in ("epochs", "warmup-epochs", "seed", "batch-size", "image-size", "base-lr"):
+        command.add_argument(f"--{name}", type=float if name == "base-lr" else int, help="instead of the recipe's")
     command.add_argument("--name", help="folder below runs/ (default: made of model, recipe, data and seed)")
     command.add_argument("--start", metavar="WEIGHTS", help="safetensors file to start from, such as one of `convert`")
     command.add_argument("--new-head", action="store_true", help="with --start: a new classifier, for other classes")
@@ -97,7 +97,8 @@ def _train(options):
     """
     from asymmlib.sources import prepare
     from asymmlib.training import train
-    changed = {field: getattr(options, field) for field in ("epochs", "seed", "batch_size", "image_size")
+    changed = {field: getattr(options, field) for field in
+               ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr")
                if getattr(options, field) is not None}
     recipe = get_recipe(options.recipe).replace(**changed)
     prepared = prepare(options.data or recipe.data, archive=options.archive, on_error=options.on_error,

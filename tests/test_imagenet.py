@@ -92,9 +92,11 @@ def test_the_split_of_a_tree_is_kept(home, tree, tmp_path):
 
 def test_the_command_trains_on_a_tree(home, tree, capfd):
     assert main(["train", "--recipe", "imagenet", "--data", str(tree), "--model", "asymmnet_small", "--image-size",
-                 "32", "--batch-size", "8", "--epochs", "6", "--name", "tree"]) == 0
+                 "32", "--batch-size", "8", "--epochs", "2",
+                 "--warmup-epochs", "1", "--base-lr", "0.01", "--name", "tree"]) == 0
     run = find_run("tree")
-    assert run.info["pictures"] == {"train": 24, "eval": 6} and len(run.history) == 6
+    assert run.info["pictures"] == {"train": 24, "eval": 6} and len(run.history) == 2
+    assert run.info["recipe"]["base_lr"] == 0.01
     assert main(["evaluate", "tree", "--data", str(tree)]) == 0 and "on 6 eval pictures" in capfd.readouterr().out
 
 

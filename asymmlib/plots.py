@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from asymmlib.style import WIDTH, colour_of, thousands, use_style
 
 __all__ = ["plot_bars", "plot_confusion", "plot_curves", "plot_imagenet_log", "plot_mistakes", "plot_rates",
-           "plot_schedule", "plot_sizes", "plot_tradeoff", "sample_grid"]
+           "plot_reach", "plot_schedule", "plot_sizes", "plot_tradeoff", "sample_grid"]
 
 UNITS = {"macs": "MACs per picture", "params": "trainable parameters"}
 
@@ -213,4 +213,18 @@ def plot_sizes(sizes, limit, title, xlabel, limit_label):
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", visible=True)
     figure.legend(loc="outside lower center")
+    return figure
+
+
+def plot_reach(matrices):
+    """Which filtered channels depend on which input channels, {title: bool `[c_in, filtered]`}, one below the other."""
+    _require(matrices)
+    use_style()
+    widest = max(np.asarray(matrix).shape[1] for matrix in matrices.values())
+    figure, axes = plt.subplots(len(matrices), 1, figsize=(1.3 * WIDTH, 1.75 * len(matrices) + 0.3), squeeze=False)
+    for axis, (title, matrix) in zip(axes[:, 0], matrices.items(), strict=True):
+        axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1.25, aspect="auto", interpolation="nearest")
+        axis.set(title=title, ylabel="input channel", xlim=(-0.5, widest - 0.5))
+        axis.grid(False)
+    axes[-1, 0].set_xlabel("filtered channel; dark where the input channel reaches it")
     return figure

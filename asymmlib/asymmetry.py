@@ -67,6 +67,8 @@ def recorded_rates(results, rates=(0, 1, 2)):
 
 def recorded_curves(results, rates=(0, 1, 2)):
     """The curves of `recorded_rates`, one row per run and epoch, with the columns asymmrate and seed."""
-    runs = recorded_rates(results, rates)[["run", "asymmrate", "seed"]]
-    curves = results["curves"] if len(runs) else pd.DataFrame({"run": [], "epoch": [], "eval_top1": []})
-    return curves.merge(runs, on="run")
+    runs, curves = recorded_rates(results, rates).set_index("run"), results["curves"]
+    if runs.empty:
+        return pd.DataFrame({name: [] for name in ("run", "asymmrate", "seed", "epoch", "eval_top1")})
+    curves = curves[curves["run"].isin(runs.index)]
+    return curves.assign(asymmrate=curves["run"].map(runs["asymmrate"]), seed=curves["run"].map(runs["seed"]))

@@ -82,9 +82,11 @@ def _train_options(command):
     command.add_argument("--recipe", help=f"one of {', '.join(RECIPES)}; default: ASYMMLIB_RECIPE, else quick")
     command.add_argument("--width", type=float, help="AsymmNet's width multiplier (default 1.0)")
     command.add_argument("--asymmrate", type=int, help="AsymmNet's asymmetry rate (default 1)")
-    for name in ("epochs", "seed", "batch-size", "image-size"):
-        command.add_argument(f"--{name}", type=int, help="instead of the recipe's")
+    for name in ("epochs", "warmup-epochs", "seed", "batch-size", "image-size", "base-lr"):
+        command.add_argument(f"--{name}", type=float if name == "base-lr" else int, help="instead of the recipe's")
     command.add_argument("--name", help="folder below runs/ (default: made of model, recipe, data and seed)")
+    command.add_argument("--start", metavar="WEIGHTS", help="safetensors file to start from, such as one of `convert`")
+    command.add_argument("--new-head", action="store_true", help="with --start: a new classifier, for other classes")
     command.add_argument("--fresh", action="store_true", help="start over, even where the run exists")
 
 
@@ -95,13 +97,14 @@ def _train(options):
     """
     from asymmlib.sources import prepare
     from asymmlib.training import train
-    changed = {field: getattr(options, field) for field in ("epochs", "seed", "batch_size", "image_size")
+    changed = {field: getattr(options, field) for field in
+               ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr")
                if getattr(options, field) is not None}
     recipe = get_recipe(options.recipe).replace(**changed)
     prepared = prepare(options.data or recipe.data, archive=options.archive, on_error=options.on_error,
                        test_share=options.test_share or recipe.test_share)
     run = train(options.model, recipe, width=options.width, asymmrate=options.asymmrate, prepared=prepared,
-                name=options.name, fresh=options.fresh)
+                name=options.name, fresh=options.fresh, start=options.start, new_head=options.new_head)
     result = run.info["result"]
     print(f"{run.folder}: eval top-1 {result['last_eval_top1']:.1%} after the last epoch, best "
           f"{result['best_eval_top1']:.1%} in epoch {result['best_epoch']}")
@@ -152,6 +155,32 @@ def _predict(options):
             print(f"  {probabilities[index]:6.1%}  {run.info['classes'][index]}")
 
 
+def _convert_options(command):
+    command.add_argument("source", metavar="IN", help="weights: .params, .pth, .pt, .npz or .safetensors")
+    command.add_argument("target", metavar="OUT", help="the file to write: .safetensors; with --to official also .npz")
+    command.add_argument("--to", choices=("ours", "official"), default="ours",
+                         help="the authors' weights to ours, or ours to the names of their PyTorch code (default ours)")
+    command.add_argument("--variant", help="large or small; it and the next two are found from shapes where left away")
+    command.add_argument("--width", type=float, help="width multiplier")
+    command.add_argument("--asymmrate", type=int, help="asymmetry rate")
+    command.add_argument("--new-head", action="store_true", help="draw a new classifier, for --classes other classes")
+    command.add_argument("--classes", type=int, help="number of classes (default: as many as the file has)")
+
+
+def _convert(options):
+    """Turn the authors' weights into ours, or ours into theirs; no code in a file is run.
+
+    A checkpoint of 1000 classes starts a network of 16: convert IN OUT.safetensors --new-head --classes 16, then
+    train --start OUT.safetensors.
+    """
+    from asymmlib.convert import convert
+    network = convert(options.source, options.target, options.to, options.variant, options.width, options.asymmrate,
+                      options.classes, options.new_head)
+    print(f"{options.target}: AsymmNet-{network.variant.title()}, width {network.width:g}, asymmrate "
+          f"{network.asymmrate}, {network.classifier.weight.shape[1]} classes"
+          + (", the classifier drawn anew" if options.new_head else ""))
+
+
 def _collect_options(command):
     command.add_argument("names", metavar="RUN", nargs="+", help="names below runs/, or paths, of finished runs")
 
@@ -190,6 +219,7 @@ COMMANDS = {
     "train": (_train_options, _train),
     "evaluate": (_evaluate_options, _evaluate),
     "predict": (_predict_options, _predict),
+    "convert": (_convert_options, _convert),
     "collect": (_collect_options, _collect),
     "experiments": (_experiments_options, _experiments),
 }

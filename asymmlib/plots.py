@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from asymmlib.style import WIDTH, colour_of, thousands, use_style
 
-__all__ = ["plot_bars", "plot_confusion", "plot_curves", "plot_mistakes", "plot_schedule", "plot_tradeoff",
-           "sample_grid"]
+__all__ = ["plot_bars", "plot_confusion", "plot_curves", "plot_imagenet_log", "plot_mistakes", "plot_rates",
+           "plot_reach", "plot_schedule", "plot_sizes", "plot_tradeoff", "sample_grid"]
 
 UNITS = {"macs": "MACs per picture", "params": "trainable parameters"}
 
@@ -147,4 +147,84 @@ def plot_mistakes(pictures, true, predicted, confidence, columns=4):
         axis.set_title(f"{shown[1]}\nseen as {shown[2]} ({shown[3]:.0%})", fontsize=9, fontweight="normal")
     for axis in axes.flat:
         axis.axis("off")
+    return figure
+
+
+def plot_imagenet_log(log, rates, gpus):
+    """The authors' run on ImageNet over its epochs: accuracy, learning rate, GPU hours.
+
+    log: DataFrame with the columns of official_imagenet_log.csv; rates: the learning rate at the start of each epoch.
+    """
+    _require(log, rates)
+    use_style()
+    figure, axes = plt.subplots(3, 1, figsize=(1.2 * WIDTH, 5.6), sharex=True, height_ratios=(2, 1, 1))
+    for position, (column, name) in enumerate((("val_top5", "validation, top-5"), ("val_top1", "validation, top-1"),
+                                               ("train_top1", "train, top-1"))):
+        axes[0].plot(log["epoch"], log[column], color=colour_of(column, position), linewidth=1.2, label=name)
+    axes[0].set(title="The authors' 360 epochs on ImageNet", ylabel="accuracy (%)", ylim=(0, 1))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes[0].legend(loc="lower right")
+    axes[1].plot(log["epoch"], rates, color=colour_of("rate", 3))
+    axes[1].set(ylabel="learning rate")
+    axes[2].plot(log["epoch"], gpus * log["seconds"].cumsum() / 3600, color=colour_of("hours", 4))
+    axes[2].set(ylabel="GPU hours", xlabel="epoch")
+    return figure
+
+
+def plot_rates(fresh, recorded):
+    """Eval top-1 per epoch at several asymmetry rates: `fresh` dashed, `recorded` full, one thin line a seed.
+
+    fresh: {rate: history}. recorded: DataFrame with the columns asymmrate, seed, epoch and eval_top1; may be empty.
+    """
+    _require(fresh)
+    use_style()
+    figure, axis = plt.subplots(figsize=(1.3 * WIDTH, 3.4))
+    for position, (rate, history) in enumerate(fresh.items()):
+        axis.plot(history["epoch"], history["eval_top1"], "--", color=colour_of(rate, position), marker=".",
+                  label=f"r = {rate}, this page")
+    for position, rate in enumerate(fresh):
+        runs = recorded[recorded["asymmrate"] == rate]
+        for _, run in runs.groupby("seed"):
+            axis.plot(run["epoch"], run["eval_top1"], color=colour_of(rate, position), linewidth=0.6, alpha=0.6)
+        if len(runs):
+            mean = runs.groupby("epoch")["eval_top1"].mean()
+            axis.plot(mean.index, mean, color=colour_of(rate, position),
+                      label=f"r = {rate}, recorded, mean of seeds ({runs['seed'].nunique()})")
+    axis.set(title="Top-1 by asymmetry rate", xlabel="epoch", ylabel="top-1 on the eval split (%)", ylim=(0, 1))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_sizes(sizes, limit, title, xlabel, limit_label):
+    """Positive numbers of very different size, {name: value}, as bars on a logarithmic axis beside a limit."""
+    _require(sizes)
+    use_style()
+    figure, axis = plt.subplots(figsize=(1.2 * WIDTH, 0.42 * len(sizes) + 1.5))
+    places = np.arange(len(sizes))[::-1]
+    colours = [colour_of("right", 2) if value <= limit else colour_of("wrong", 3) for value in sizes.values()]
+    axis.barh(places, list(sizes.values()), color=colours, height=0.6)
+    for place, value in zip(places, sizes.values(), strict=True):
+        axis.text(value * 1.3, place, f"{value:.1e}" if value < 0.01 else f"{value:.2f}", va="center", size=9)
+    axis.axvline(limit, color="black", linestyle="--", linewidth=1, label=limit_label)
+    axis.set(title=title, xscale="log", xlabel=xlabel, yticks=places, yticklabels=list(sizes),
+             xlim=(min(*sizes.values(), limit) / 10, max(sizes.values()) * 30))
+    axis.grid(axis="y", visible=False)
+    axis.grid(axis="x", visible=True)
+    figure.legend(loc="outside lower center")
+    return figure
+
+
+def plot_reach(matrices):
+    """Which filtered channels depend on which input channels, {title: bool `[c_in, filtered]`}, one below the other."""
+    _require(matrices)
+    use_style()
+    widest = max(np.asarray(matrix).shape[1] for matrix in matrices.values())
+    figure, axes = plt.subplots(len(matrices), 1, figsize=(1.3 * WIDTH, 1.75 * len(matrices) + 0.3), squeeze=False)
+    for axis, (title, matrix) in zip(axes[:, 0], matrices.items(), strict=True):
+        axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1.25, aspect="auto", interpolation="nearest")
+        axis.set(title=title, ylabel="input channel", xlim=(-0.5, widest - 0.5))
+        axis.grid(False)
+    axes[-1, 0].set_xlabel("filtered channel; dark where the input channel reaches it")
     return figure

@@ -18,14 +18,15 @@ from tqdm import tqdm
 from asymmlib.archive import checksum, is_litter, safe_path
 from asymmlib.paths import atomic_write
 
-__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "is_picture", "list_pictures",
-           "make_manifest", "read_manifest", "visible_entries", "write_manifest"]
+__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "is_picture", "is_split",
+           "list_pictures", "make_manifest", "read_manifest", "visible_entries", "write_manifest"]
 
 # path: below the folder of class folders; name: `<class>/<file>` without spaces, unique; sha256: of the file's bytes
 COLUMNS = ("path", "class", "split", "sha256", "name")
 SPLITS = ("train", "eval", "test")
 EVERY = 5  # the article's rule: of every five files in sorted order ...
 SHARES = {0: "eval", 1: "test"}  # ... the first is for evaluation, the second for the test where one is asked for
+GIVEN = {"train": "train", "val": "eval"}  # folders of a tree that is split already, as ImageNet's is
 MINIMUM = EVERY  # pictures in a class: with fewer the rule has no full round
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")  # Pillow's other readers stay closed: some start other programs
@@ -41,6 +42,8 @@ def make_manifest(images, test_share=False, on_error="error", known=None, progre
 
     images: folder with one subfolder a class. on_error: "error" to refuse unreadable pictures, "skip" to leave them out
     with a warning. known: SHA-256 digests of pictures that were decoded before and need not be again.
+    Where `images` holds the folders `train` and `val` with class folders in each, as ImageNet does, that split is kept:
+    `val` is `eval`, and there can be no test share.
     Returns a DataFrame with `COLUMNS`, ordered by class and file.
     Raises `FileNotFoundError`; `ValueError` for fewer than two classes, fewer than five pictures in one, unreadable
     pictures (listed by path), names that not every machine can hold.
@@ -48,6 +51,8 @@ def make_manifest(images, test_share=False, on_error="error", known=None, progre
     if on_error not in ("error", "skip"):
         raise ValueError(f"on_error is {on_error!r}; accepted are 'error' and 'skip'")
     images = Path(images)
+    if is_split(images):
+        return _keep_split(images, test_share, on_error, known, progress)
     files = list_pictures(images)
     _check_classes(files, images)
     digests, problems = _inspect(files, known or (), progress)
@@ -57,6 +62,49 @@ def make_manifest(images, test_share=False, on_error="error", known=None, progre
         _check_classes(files, images)
     rows = [row for label, paths in files.items() for row in _rows(label, paths, digests, test_share)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def is_split(images):
+    """Whether a folder holds a tree that is split already: `train` and `val`, each with folders and no pictures."""
+    inside = [visible_entries(images / name) if (images / name).is_dir() else [] for name in GIVEN]
+    return all(any(path.is_dir() for path in entries) and not any(map(is_picture, entries)) for entries in inside)
+
+
+def _keep_split(images, test_share, on_error, known, progress):
+    """The manifest of a tree that `is_split`; paths begin with `train/` or `val/`."""
+    if test_share:
+        raise ValueError(f"{images} is split into {' and '.join(GIVEN)} already, without a test share: leave "
+                         "test_share (--test-share) away")
+    others = [path.name for path in visible_entries(images) if path.name not in GIVEN]
+    if others:
+        print(f"{images}: only {' and '.join(GIVEN)} are used; left out: {_shown(others)}")
+    files = {(label, share): paths for folder, share in GIVEN.items()
+             for label, paths in list_pictures(images / folder).items()}
+    _check_split(files, images)
+    digests, problems = _inspect(files, known or (), progress)
+    if problems:
+        _report(problems, images, on_error)
+        files = {place: [path for path in paths if path in digests] for place, paths in files.items()}
+        _check_split(files, images)
+    rows = []
+    for label in dict.fromkeys(label for label, _ in files):
+        paths = [(path, share) for share in GIVEN.values() for path in files[label, share]]
+        names = _names([path.name for path, _ in paths])
+        rows += [(path.relative_to(images).as_posix(), label, share, digests[path], f"{label}/{name}")
+                 for (path, share), name in zip(paths, names, strict=True)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _check_split(files, images):
+    """Raise `ValueError` unless every class has pictures in both folders."""
+    labels = {label for label, _ in files}
+    empty = [f"{folder}/{label}" for folder, share in GIVEN.items() for label in sorted(labels)
+             if not files.get((label, share))]
+    if empty:
+        raise ValueError(f"{images}: no pictures in {_shown(empty)}; every class needs some in each of "
+                         f"{' and '.join(GIVEN)}, in folders of the same names")
+    if len(labels) < 2:
+        raise ValueError(f"{images} holds one class only, {min(labels)!r}; a classifier needs two or more")
 
 
 def list_pictures(images):
@@ -243,7 +291,8 @@ def _row_problem(row, line, seen):
         return f"split {split!r} is none of {', '.join(SPLITS)}"
     if not re.fullmatch("[0-9a-f]{64}", digest):
         return f"{digest!r} is no SHA-256"
-    if any(PurePosixPath(text).parts[:-1] != (label,) for text in (path, name)):
+    places = {path: [(label,), *((folder, label) for folder in GIVEN)], name: [(label,)]}
+    if any(PurePosixPath(text).parts[:-1] not in accepted for text, accepted in places.items()):
         return f"path {path!r} and name {name!r} must be <class>/<file> of class {label!r}"
     if {("path", path), ("name", name)} & seen:
         return f"path {path!r} or name {name!r} occurs twice"

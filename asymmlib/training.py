@@ -5,12 +5,15 @@ steps when it should, a seed for everything, a folder per run, and a checkpoint 
 """
 import hashlib
 import time
+from functools import partial
 
 import paddle
+import paddle.nn.functional as F
 from filelock import FileLock
 from paddle.optimizer import lr as schedules
 
 from asymmlib import callbacks as cb
+from asymmlib.archive import checksum
 from asymmlib.baselines import create_model
 from asymmlib.checkpoint import load_checkpoint
 from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
@@ -19,18 +22,21 @@ from asymmlib.network import AsymmetricalBottleneck, AsymmNet
 from asymmlib.paths import runs_dir
 from asymmlib.runs import Run, environment, find_run
 from asymmlib.sources import prepare
-from asymmlib.weights import save_weights
+from asymmlib.weights import load_weights, save_weights
 
-__all__ = ["make_optimizer", "make_pictures", "make_schedule", "run_name", "train", "zero_last_gamma"]
+__all__ = ["make_loss", "make_optimizer", "make_pictures", "make_schedule", "run_name", "train", "zero_last_gamma"]
 
 
-def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name=None, fresh=False):
-    """Train a model from random weights by a `Recipe` and return its `Run`.
+def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name=None, fresh=False, start=None,
+          new_head=False):
+    """Train a model by a `Recipe` and return its `Run`.
 
     A finished run of the same settings is opened instead, an interrupted one goes on at its last checkpoint; both
     are said in a printed line. `fresh=True` starts over. `prepared` is the data (None: what the recipe or
-    `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. Raises `ValueError` when that folder holds a run
-    of other settings, and for unknown names.
+    `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a safetensors file to start from in
+    place of random weights (`asymmlib.convert` makes one of the authors' files); `new_head` leaves its last layer out.
+    Raises `ValueError` when that folder holds a run of other settings, for unknown names, and for weights that do not
+    fit.
     """
     settings = {key: value for key, value in (("width", width), ("asymmrate", asymmrate)) if value is not None}
     if prepared is None:
@@ -38,7 +44,12 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
     recipe = recipe.replace(data=prepared.name)
     settings_of_run = {"model": model_name, "settings": settings, "recipe": recipe.as_dict(),
                        "manifest_sha256": _manifest_hash(prepared.manifest)}
-    create_model(model_name, len(prepared.class_names), **settings)  # wrong names and settings end here, early
+    if start is not None:
+        settings_of_run["start"] = {"sha256": checksum(start), "new_head": new_head}
+    elif new_head:
+        raise ValueError("new_head (--new-head) needs start (--start): a file of weights whose head is replaced")
+    build = partial(_build, model_name, len(prepared.class_names), settings, recipe, start, new_head)
+    build()  # wrong names, settings and weights end here, early
     folder = runs_dir() / (name or run_name(model_name, recipe, settings))
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # a second process waits, then opens the finished run
@@ -46,7 +57,7 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
         if run.finished:
             print(f"run {run.name} is finished: loaded, not trained (fresh=True trains anew)", flush=True)
             return run
-        return _fit(run, recipe, prepared, settings)
+        return _fit(run, recipe, prepared, build)
 
 
 def run_name(model_name, recipe, settings):
@@ -67,19 +78,26 @@ def _open(folder, settings, fresh):
             path.unlink()
         return Run(folder, settings).write()
     run = find_run(folder)
-    different = [key for key in settings if run.info.get(key) != settings[key]]
+    different = [key for key in (*settings, "start") if run.info.get(key) != settings.get(key)]
     if different:
         raise ValueError(f"{folder} holds a run with another {', '.join(different)}; give this run another name, or "
                          "fresh=True (--fresh) to replace it")
     return run
 
 
-def _fit(run, recipe, prepared, settings):
-    paddle.seed(recipe.seed)
-    own = {"dropout": recipe.dropout} if run.info["model"].startswith("asymmnet") else {}
-    network = create_model(run.info["model"], len(prepared.class_names), **settings, **own)
+def _build(model_name, num_classes, settings, recipe, start, new_head):
+    own = {"dropout": recipe.dropout} if model_name.startswith("asymmnet") else {}
+    network = create_model(model_name, num_classes, **settings, **own)
     if recipe.zero_last_gamma:
         zero_last_gamma(network)
+    if start is not None:
+        load_weights(network, start, new_head)
+    return network
+
+
+def _fit(run, recipe, prepared, build):
+    paddle.seed(recipe.seed)
+    network = build()
     train_set, eval_set = make_pictures(prepared, recipe)
     loader = make_loader(train_set, recipe.batch_size, shuffle=True, seed=recipe.seed)
     schedule, by_epoch = make_schedule(recipe, len(loader))
@@ -95,8 +113,7 @@ def _fit(run, recipe, prepared, settings):
     started = time.perf_counter()
     if len(rows) < recipe.epochs and not cb.out_of_patience(rows, recipe.patience):
         model = paddle.Model(network)
-        model.prepare(optimizer, paddle.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
-                      paddle.metric.Accuracy())
+        model.prepare(optimizer, make_loss(recipe.label_smoothing), paddle.metric.Accuracy())
         log = cb.EpochLog(eval_set, run.folder / "history.csv", rows)
         observers = [cb.Reproducible(loader, recipe.seed, len(rows)), log,
                      cb.BestModel(run.folder / "best.safetensors", rows),
@@ -150,6 +167,20 @@ def make_optimizer(network, recipe, schedule):
                 parameter.regularizer = paddle.regularizer.L2Decay(0.0)
     return paddle.optimizer.Momentum(schedule, recipe.momentum, parameters=network.parameters(), weight_decay=decay,
                                      use_nesterov=recipe.optimizer == "nesterov")
+
+
+def make_loss(label_smoothing=0.0):
+    """Mean cross-entropy of logits `[N, classes]` and labels int64 `[N, 1]`; smoothing spreads that share evenly.
+
+    Paddle's own `label_smoothing` takes labels `[N]` only and fails on the `[N, 1]` that `paddle.Model` works with.
+    """
+    if not label_smoothing:
+        return paddle.nn.CrossEntropyLoss()
+
+    def smoothed(logits, labels):
+        targets = F.label_smooth(F.one_hot(labels.squeeze(1), logits.shape[1]), epsilon=label_smoothing)
+        return F.cross_entropy(logits, targets, soft_label=True)
+    return smoothed
 
 
 def zero_last_gamma(network):

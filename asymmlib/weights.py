@@ -129,10 +129,12 @@ def _load(network, tensors, names, source, new_head, turned=None):
                  for fault in _faults(tensors[names[name]], forms[name])]
     if problems:
         raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(problems))
-    ready = {name: tensors[names[name]].astype(np.float32) for name in forms}
+    ready = {name: tensors[names[name]].astype(np.float32, copy=False) for name in forms}
     if turned in ready:
         ready[turned] = ready[turned].reshape(forms[turned][0]).T
-    network.set_state_dict({name: paddle.to_tensor(np.ascontiguousarray(value)) for name, value in ready.items()})
+    kept = {name: value for name, value in network.state_dict().items() if name in head}  # else Paddle warns
+    network.set_state_dict(kept | {name: paddle.to_tensor(np.ascontiguousarray(value))
+                                   for name, value in ready.items()})
 
 
 def _faults(array, forms):

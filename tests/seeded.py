@@ -1,51 +1,17 @@
-"""States drawn from a seed, and what the authors' code answers to them.
+"""Record what the authors' code answers to the states that `asymmlib.reference.draw` draws from a seed.
 
-A reference state of 2 to 20 MB need not be stored where a rule can draw it again. `draw` is that rule. Run as a
-script, this file records the answers of the authors' code, in float64 for PyTorch, into `tests/reference/`:
+Run as a script in the project's folder; PyTorch computes in float64, and the answers go to `tests/reference/`:
 
-    python tests/seeded.py torch CHECKOUT     (needs torch; written with torch 2.13.0)
-    python tests/seeded.py gluon CHECKOUT     (needs mxnet 1.9.1 and numpy < 1.24)
+    PYTHONPATH=. python tests/seeded.py torch CHECKOUT     (needs torch; written with torch 2.13.0)
+    PYTHONPATH=. python tests/seeded.py gluon CHECKOUT     (needs mxnet 1.9.1 and numpy < 1.24)
 
 where CHECKOUT is a clone of the authors' repository, Spark001/AsymmNet.
 """
 import sys
-import zlib
-from pathlib import Path
 
 import numpy as np
 
-REFERENCE = Path(__file__).parent / "reference"
-CLASSES = 16
-EVALUATED = [(variant, width, rate) for variant in ("large", "small") for width in (0.35, 0.5, 0.75, 1.0)
-             for rate in (0, 1, 2) if (width, rate) != (0.35, 2)]
-TRAINED = [("large", 0.35, 1), ("small", 0.5, 2)]
-KEPT = 128  # values kept of one gradient or running average
-
-
-def key(variant, width, rate):
-    return f"{variant}_{width}_r{rate}"
-
-
-def draw(name, shape):
-    """A float32 array for a parameter by its official name; no batch norm is close to the identity."""
-    # RandomState's stream is frozen, and no function of the C library comes in: the same bits everywhere
-    uniform = np.random.RandomState(zlib.crc32(name.encode())).random_sample(shape) * 2 - 1
-    if len(shape) == 1 and name.endswith(("running_var", "weight", "gamma")):
-        return (1 + uniform / 2).astype(np.float32)
-    if len(shape) == 1:
-        return (uniform / 5).astype(np.float32)
-    return (uniform * np.sqrt(5 / np.prod(shape[1:]))).astype(np.float32)
-
-
-def draw_batch(size):
-    """Pictures [size, 3, 64, 64] between -2 and 2, and labels."""
-    return draw(f"pictures {size}", (size, 3, 64, 64)) * np.sqrt(8, dtype=np.float32), np.arange(size) * 5 % CLASSES
-
-
-def thin(values):
-    """At most `KEPT` values, evenly spaced, of an array in PyTorch's layout."""
-    flat = np.ravel(values)
-    return flat[::max(1, -(-flat.size // KEPT))]
+from asymmlib.reference import CLASSES, EVALUATED, REFERENCE, TRAINED, draw, draw_batch, key, thin
 
 
 def _torch_network(checkout, variant, width, rate, dropout):

@@ -8,11 +8,10 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 from conftest import SHARED
-from seeded import CLASSES, EVALUATED, REFERENCE, TRAINED, draw, draw_batch, key, thin
 
 import asymmlib.network
-from asymmlib.names import NAMINGS
 from asymmlib.network import AsymmNet
+from asymmlib.reference import CLASSES, EVALUATED, REFERENCE, TRAINED, draw_batch, key, load_drawn, thin, training_step
 from asymmlib.weights import load_official
 
 LOGITS, GRADIENTS, LOSS = 1e-4, 5e-4, 1e-5  # what a right network keeps within
@@ -39,30 +38,6 @@ def compare_eval(network, pictures, expected):
         return np.abs(network(paddle.to_tensor(pictures)).numpy() - expected).max()
 
 
-def load_drawn(network, naming, path):
-    """Draw the state that the authors' network was given, and load it from a file as a user would."""
-    state = network.state_dict()
-    names = NAMINGS[naming].translate(list(state), network.asymmrate)
-    shapes = {names[name]: tuple(value.shape) for name, value in state.items()}
-    head = names["classifier.weight"]
-    shapes[head] = shapes[head][::-1] + ((1, 1) if naming == "gluon" else ())
-    np.savez(path, **{name: draw(name, shape) for name, shape in shapes.items()})
-    load_official(network, path)
-
-
-def training_step(network, pictures, labels):
-    """One step in train mode: loss, logits, gradients and running averages, in PyTorch's names and layout."""
-    network.train()
-    logits = network(paddle.to_tensor(pictures))
-    loss = F.cross_entropy(logits, paddle.to_tensor(labels))
-    loss.backward()
-    names = NAMINGS["pytorch"].translate(list(network.state_dict()), network.asymmrate)
-    gradients = {names[name]: value.grad.numpy().T if name == "classifier.weight" else value.grad.numpy()
-                 for name, value in network.named_parameters() if not value.stop_gradient}
-    state = {names[name]: value.numpy() for name, value in network.state_dict().items()}
-    return loss.item(), logits.numpy(), gradients, state
-
-
 @pytest.mark.parametrize("settings", TORCH)
 def test_logits_of_the_pytorch_port(settings):
     path = reference(f"torch_{settings}.npz")
@@ -84,7 +59,7 @@ def test_training_step():
     network, recorded = build("large_0.35_r1"), np.load(path)
     load_official(network, path)
     before = network.head.bn._variance.numpy()
-    loss, logits, gradients, state = training_step(network, recorded["input"], recorded["labels"])
+    loss, logits, gradients, averages = training_step(network, recorded["input"], recorded["labels"])
     assert abs(loss - recorded["loss_float64"]) <= LOSS
     assert np.abs(logits - recorded["logits_float64"]).max() <= LOGITS
     names = [name.removeprefix("grad/") for name in recorded.files if name.startswith("grad/")]
@@ -92,12 +67,12 @@ def test_training_step():
     for name in names:
         assert np.abs(gradients[name] - recorded[f"grad/{name}"]).max() <= GRADIENTS, name
     for name in ("first_block.1.running_mean", "last_block.1.running_mean"):
-        assert np.abs(state[name] - recorded[f"after/{name}"]).max() <= 1e-5, name
+        assert np.abs(averages[name] - recorded[f"after/{name}"]).max() <= 1e-5, name
     biased = recorded["after/first_block.1.running_var_if_biased"]
-    assert np.abs(state["first_block.1.running_var"] - biased).max() <= 1e-5
+    assert np.abs(averages["first_block.1.running_var"] - biased).max() <= 1e-5
     # the head sees 4 pictures of 2 x 2 pixels; PyTorch's variance divides by one less
     unbiased = (recorded["after/last_block.1.running_var"] - 0.9 * before) / 0.1
-    assert np.abs(state["last_block.1.running_var"] - (0.9 * before + 0.1 * unbiased * 15 / 16)).max() <= 1e-5
+    assert np.abs(averages["last_block.1.running_var"] - (0.9 * before + 0.1 * unbiased * 15 / 16)).max() <= 1e-5
 
 
 @pytest.mark.parametrize("settings", [key(*settings) for settings in EVALUATED])
@@ -115,17 +90,16 @@ def test_training_step_from_a_drawn_state(settings, tmp_path):
     recorded = np.load(REFERENCE / "seeded_torch.npz")
     network = build(settings)
     load_drawn(network, "pytorch", tmp_path / "state.npz")
-    loss, logits, gradients, state = training_step(network, *draw_batch(4))
+    loss, logits, gradients, averages = training_step(network, *draw_batch(4))
     assert abs(loss - recorded[f"train/{settings}/loss"]) <= LOSS
     assert np.abs(logits - recorded[f"train/{settings}/logits"]).max() <= LOGITS
     assert {f"train/{settings}/grad/{name}" for name in gradients} == {
         name for name in recorded.files if name.startswith(f"train/{settings}/grad/")}
     for name, gradient in gradients.items():
         assert np.abs(thin(gradient) - recorded[f"train/{settings}/grad/{name}"]).max() <= GRADIENTS, name
-    for name, value in state.items():
-        if "running" in name:
-            after = recorded[f"train/{settings}/after/{name}{'_if_biased' if name.endswith('var') else ''}"]
-            assert np.abs(thin(value) - after).max() <= 1e-5 * max(1, np.abs(after).max()), name
+    for name, value in averages.items():
+        after = recorded[f"train/{settings}/after/{name}{'_if_biased' if name.endswith('var') else ''}"]
+        assert np.abs(thin(value) - after).max() <= 1e-5 * max(1, np.abs(after).max()), name
 
 
 @pytest.mark.parametrize("width", [0.35, 0.5])

@@ -15,6 +15,7 @@ from asymmlib.runs import find_run
 __all__ = ["collect", "read_pictures", "read_predictions", "read_results", "write_pictures"]
 
 TABLES = ("runs", "curves")
+TEXTS = dict.fromkeys(("commit", "manifest_sha256", "python"), str)  # some would read as a number
 PREDICTED = ("predicted", "confidence")  # arrays of a predictions file, by weights and split, beside the labels
 
 
@@ -52,7 +53,7 @@ def _write(frame, table, folder):
 def read_results(folder=None):
     """Return {"runs": DataFrame, "curves": DataFrame}; empty ones with a column "run" where nothing is recorded."""
     folder = folder or results_dir()
-    return {table: pd.read_csv(folder / f"{table}.csv") if (folder / f"{table}.csv").is_file()
+    return {table: pd.read_csv(folder / f"{table}.csv", dtype=TEXTS) if (folder / f"{table}.csv").is_file()
             else pd.DataFrame({"run": pd.Series(dtype=str)}) for table in TABLES}
 
 

@@ -101,15 +101,12 @@ def verdicts(reference=REFERENCE, folder=None):
         same_way = (points > 0).all() or (points < 0).all()
         mean = points.mean()
         side = "ahead" if mean > 0 else "behind" if mean < 0 else "level"
+        seeds = (f"on average over {len(tests)} seeds ({points.min():+.1f} to {points.max():+.1f})" if len(tests) > 1
+                 else "with one seed")
         sentences[opponent] = (
-            f"{reference} against {opponent}: {abs(mean):.1f} points {side} on average, "
-            f"{points.min():+.1f} to {points.max():+.1f} over {_count(len(tests), 'seed')}; p below {LEVEL:g} after "
-            f"correction with {sure} of {len(tests)}. {_shown(sure == len(tests) and same_way)}")
+            f"{reference} against {opponent}: {abs(mean):.1f} points {side} {seeds}; p below {LEVEL:g} after correction "
+            f"with {sure} of {len(tests)}. {_shown(sure == len(tests) and same_way)}")
     return sentences
-
-
-def _count(number, noun):
-    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def flaws(folder=None):

@@ -104,8 +104,8 @@ def verdicts(reference=REFERENCE, folder=None):
         seeds = (f"on average over {len(tests)} seeds ({points.min():+.1f} to {points.max():+.1f})" if len(tests) > 1
                  else "with one seed")
         sentences[opponent] = (
-            f"{reference} against {opponent}: {abs(mean):.1f} points {side} {seeds}; p below {LEVEL:g} after correction "
-            f"with {sure} of {len(tests)}. {_shown(sure == len(tests) and same_way)}")
+            f"{reference} against {opponent}: {abs(mean):.1f} points {side} {seeds}; p below {LEVEL:g} after "
+            f"correction with {sure} of {len(tests)}. {_shown(sure == len(tests) and same_way)}")
     return sentences
 
 

@@ -31,7 +31,7 @@ def start(seed=0):
     return pd.DataFrame({"value": facts})
 
 
-def small_figures(shell, colours=64, dpi=84):
+def small_figures(shell, colours=64, dpi=110):
     """Store the figures of this notebook as PNG with a palette: drawings lose little that is seen, and two thirds of
     their bytes. Not for photographs. `shell` is the notebook's `get_ipython()`."""
     import matplotlib.pyplot as plt
@@ -43,6 +43,6 @@ def small_figures(shell, colours=64, dpi=84):
 
 def _palette_png(figure, colours, dpi):
     drawn, stored = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
+    figure.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12)
     Image.open(drawn).convert("RGB").quantize(colours).save(stored, format="png", optimize=True)
     return stored.getvalue()

@@ -7,7 +7,7 @@ between 0 and 1 are shown in per cent. How things look is `asymmlib.style`'s bus
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
 from asymmlib.style import WIDTH, colour_of, thousands, use_style
 
@@ -137,11 +137,12 @@ def plot_fronts(frame, costs=tuple(UNITS), y="top1", label="name", error=None):
             axis.errorbar(row[cost], row[y], yerr=None if error is None else np.nan_to_num(row[error]), fmt="o", ms=7,
                           color=colour_of(row[label], position), capsize=3, label=row[label])
         axis.set(xscale="log", xlabel=f"{UNITS[cost]}\n(logarithmic)")
-        axis.margins(x=0.12)
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.margins(x=0.15, y=0.1)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
+        axis.minorticks_off()
     axes[0, 0].set_ylabel("top-1 (%)")
-    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     figure.suptitle("Accuracy against cost")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))

@@ -21,7 +21,7 @@ HEADLINE = "best_test_top1"
 # What each recipe of the group "flaws" does
 FLAWS = {"flawed": "as published, all flaws", "mended-schedule": "schedule mended",
          "mended-weight-decay": "same weight decay for all", "mended-normalisation": "measured normalisation",
-         "mended-interpolation": "bilinear rotation", "mended-all": "all of these mended"}
+         "mended-interpolation": "bilinear rotation", "mended-all": "everything mended"}
 
 
 def recorded(group, folder=None):

@@ -7,7 +7,7 @@ between 0 and 1 are shown in per cent. How things look is `asymmlib.style`'s bus
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, PercentFormatter
 
 from asymmlib.style import WIDTH, colour_of, thousands, use_style
 
@@ -143,6 +143,7 @@ def plot_fronts(frame, costs=tuple(UNITS), y="top1", label="name", error=None):
         axis.minorticks_off()
     axes[0, 0].set_ylabel("top-1 (%)")
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    axes[0, 0].yaxis.set_major_locator(MultipleLocator(0.05))
     figure.suptitle("Accuracy against cost")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))

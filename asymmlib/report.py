@@ -121,7 +121,8 @@ def _plan(folder):
             + (f"; {len(missing)} are not, and nothing below counts them.\n" if missing else ".\n")
             + f"{heavy} may stop early by a rule of the plan: after {stopping[0].recipe.patience} epochs in a row "
             "without a better eval top-1."
-            + (f"\n\n**Not run:** {', '.join(f'`{name}`' for name in missing)}." if missing else "") + "\n\n:::{dropdown} Every planned run\n" + _table(pd.DataFrame(rows)) + "\n:::")
+            + (f"\n\n**Not run:** {', '.join(f'`{name}`' for name in missing)}." if missing else "")
+            + "\n\n:::{dropdown} Every planned run\n" + _table(pd.DataFrame(rows)) + "\n:::")
 
 
 def _short(folder):

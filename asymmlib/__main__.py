@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from asymmlib.recipes import RECIPES, get_recipe
+from asymmlib.release import RELEASED
 from asymmlib.startup import load_paddle
 
 __all__ = ["main"]
@@ -136,23 +137,34 @@ def _evaluate(options):
 
 
 def _predict_options(command):
-    command.add_argument("folder", metavar="RUN", help="name below runs/, or path, of a finished run")
     command.add_argument("pictures", metavar="IMAGE", nargs="+", help="picture files")
-    command.add_argument("--weights", choices=("last", "best"), default="best", help="which epoch (default best)")
+    command.add_argument("--model", choices=RELEASED, default=next(iter(RELEASED)),
+                         help="which of the weights that come with the book (default %(default)s)")
+    command.add_argument("--run", metavar="RUN", dest="folder",
+                         help="instead: name below runs/, or path, of a finished run of your own")
+    command.add_argument("--weights", choices=("last", "best"), default="best",
+                         help="with --run: which epoch (default best)")
     command.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
 
 
 def _predict(options):
-    """Print the most probable classes of picture files."""
+    """Print the most probable classes of picture files, by the weights that come with the book or by your own run.
+
+    The book's weights know sixteen classes of Caltech-101 and nothing else: see weights/README.md.
+    """
     from asymmlib.evaluation import predict_pictures
+    from asymmlib.release import load_released
     from asymmlib.runs import find_run
-    run = find_run(options.folder)
-    rows = predict_pictures(run.network(options.weights), options.pictures, run.info["recipe"]["image_size"],
-                            run.info["mean"], run.info["std"])
+    if options.folder:
+        run = find_run(options.folder)
+        network, info = run.network(options.weights), {**run.info, "image_size": run.info["recipe"]["image_size"]}
+    else:
+        network, info = load_released(options.model)
+    rows = predict_pictures(network, options.pictures, info["image_size"], info["mean"], info["std"])
     for path, probabilities in zip(options.pictures, rows, strict=True):
         print(path)
         for index in probabilities.argsort()[::-1][:options.top]:
-            print(f"  {probabilities[index]:6.1%}  {run.info['classes'][index]}")
+            print(f"  {probabilities[index]:6.1%}  {info['classes'][index]}")
 
 
 def _convert_options(command):
@@ -181,17 +193,6 @@ def _convert(options):
           + (", the classifier drawn anew" if options.new_head else ""))
 
 
-def _collect_options(command):
-    command.add_argument("names", metavar="RUN", nargs="+", help="names below runs/, or paths, of finished runs")
-
-
-def _collect(options):
-    """Add finished runs to the recorded tables results/runs.csv and results/curves.csv."""
-    from asymmlib.results import collect
-    table = collect(options.names)
-    print(table[["run", "last_eval_top1", "best_eval_top1", "train_seconds"]].to_string(index=False))
-
-
 def _experiments_options(command):
     command.add_argument("action", choices=("status", "run", "collect"),
                          help="list the plan; train what is missing; write finished runs to results/")
@@ -212,6 +213,31 @@ def _experiments(options):
     print(experiments.status(options.only).to_string(index=False))
 
 
+def _results(options):
+    """Write the page of results, book/results.md, from the recorded runs.
+
+    A test fails when the stored page is not the one that results/ gives.
+    """
+    from asymmlib.report import write_results_page
+    print(write_results_page())
+
+
+def _release(options):
+    """Write the best recorded AsymmNets with their model card to weights/.
+
+    Best by the eval split; needs the runs themselves and their pictures, and stores float16 where no accuracy changes.
+    """
+    from asymmlib.release import release
+    for model, info in release().items():
+        test = info["accuracy"]["test"]
+        print(f"{model}: {info['run']}, epoch {info['epoch']}, {info['dtype']}, {test['right']} of {test['pictures']} "
+              f"test pictures right ({test['top1']:.1%})")
+
+
+def _no_options(command):
+    pass
+
+
 # command: (its options, what it does)
 COMMANDS = {
     "prepare": (_data_options, _prepare),
@@ -220,8 +246,9 @@ COMMANDS = {
     "evaluate": (_evaluate_options, _evaluate),
     "predict": (_predict_options, _predict),
     "convert": (_convert_options, _convert),
-    "collect": (_collect_options, _collect),
     "experiments": (_experiments_options, _experiments),
+    "results": (_no_options, _results),
+    "release": (_no_options, _release),
 }
 
 if __name__ == "__main__":

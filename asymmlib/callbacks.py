@@ -5,6 +5,7 @@ They go into `fit` in this order: `Reproducible`, `EpochLog`, then those that re
 """
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,12 @@ class Progress(paddle.callbacks.Callback):
         row = logs["row"]
         print(f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.3f} (eval {row['eval_loss']:.3f})  "
               f"top-1 {row['train_top1']:6.1%} (eval {row['eval_top1']:6.1%})  lr {row['lr']:.4f}  "
-              f"{row['images_per_s']:.0f} images/s", flush=True)
+              f"{row['images_per_s']:.0f} images/s{self._left(row)}", flush=True)
+
+    def _left(self, row):
+        """Time that the epochs to come take at this one's pace, as h:mm:ss; nothing after the last epoch."""
+        seconds = round(row["seconds"] * (self.epochs - row["epoch"]))
+        return f"  {timedelta(seconds=seconds)} left" if seconds else ""
 
 
 class Checkpoint(paddle.callbacks.Callback):

@@ -7,14 +7,14 @@ between 0 and 1 are shown in per cent. How things look is `asymmlib.style`'s bus
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, PercentFormatter
 
 from asymmlib.style import WIDTH, colour_of, thousands, use_style
 
-__all__ = ["plot_bars", "plot_confusion", "plot_curves", "plot_imagenet_log", "plot_mistakes", "plot_rates",
-           "plot_reach", "plot_schedule", "plot_sizes", "plot_tradeoff", "sample_grid"]
+__all__ = ["plot_bands", "plot_bars", "plot_confusion", "plot_curves", "plot_fronts", "plot_gains", "plot_imagenet_log",
+           "plot_mistakes", "plot_rates", "plot_reach", "plot_schedule", "plot_sizes", "plot_tradeoff", "sample_grid"]
 
-UNITS = {"macs": "MACs per picture", "params": "trainable parameters"}
+UNITS = {"macs": "MACs per picture", "params": "trainable parameters", "train_ms": "ms of training per picture"}
 
 
 def sample_grid(pictures, labels, rows=4, columns=4):
@@ -118,6 +118,71 @@ def plot_tradeoff(frame, x="macs", y="last_eval_top1", label="label"):
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
     axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     axis.minorticks_off()
+    return figure
+
+
+def plot_fronts(frame, costs=tuple(UNITS), y="top1", label="name", error=None):
+    """Accuracy against several costs, a panel each: one point a row, and the Pareto front as a line of steps.
+
+    error: column of a half-width, drawn as a whisker where it is known.
+    """
+    from asymmlib.evidence import on_front
+    _require(frame)
+    use_style()
+    figure, axes = plt.subplots(1, len(costs), figsize=(1.6 * WIDTH, 3.6), sharey=True, squeeze=False)
+    for axis, cost in zip(axes.flat, costs, strict=True):
+        best = frame[on_front(frame[cost], frame[y])].sort_values(cost)
+        axis.step(best[cost], best[y], where="post", color="#999999", linewidth=1.0, zorder=1)
+        for position, row in enumerate(frame.to_dict("records")):
+            axis.errorbar(row[cost], row[y], yerr=None if error is None else np.nan_to_num(row[error]), fmt="o", ms=7,
+                          color=colour_of(row[label], position), capsize=3, label=row[label])
+        axis.set(xscale="log", xlabel=f"{UNITS[cost]}\n(logarithmic)")
+        axis.margins(x=0.15, y=0.1)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
+        axis.minorticks_off()
+    axes[0, 0].set_ylabel("top-1 (%)")
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    axes[0, 0].yaxis.set_major_locator(MultipleLocator(0.05))
+    figure.suptitle("Accuracy against cost")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    return figure
+
+
+def plot_bands(bands, title="Top-1 on the eval split, by epoch"):
+    """Mean curves with a band from the lowest to the highest seed: {name: DataFrame with epoch, mean, low, high}."""
+    _require(bands)
+    use_style()
+    figure, axis = plt.subplots(figsize=(1.4 * WIDTH, 3.8))
+    for position, (name, band) in enumerate(bands.items()):
+        colour = colour_of(name, position)
+        axis.plot(band["epoch"], band["mean"], color=colour, label=f"{name} ({band['seeds'].max()})", linewidth=1.4)
+        axis.fill_between(band["epoch"], band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
+    axis.set(title=title, xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 1))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    figure.legend(loc="outside lower center", ncols=min(3, len(bands)))
+    return figure
+
+
+def plot_gains(frame, noise=None, title="What each mended flaw is worth"):
+    """Bars of `points` gained, by `change` and in a colour for each `name`; `noise` is a half-width shaded around 0."""
+    _require(frame)
+    use_style()
+    changes, names = list(dict.fromkeys(frame["change"])), list(dict.fromkeys(frame["name"]))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.55 * len(changes) + 1.7))
+    if noise:
+        axis.axvspan(-noise, noise, color="#EEEEEE", zorder=0, label="seeds alone (± 2 standard deviations)")
+    for position, name in enumerate(names):
+        rows = frame[frame["name"] == name]
+        places = [-changes.index(change) - 0.36 * (position - (len(names) - 1) / 2) for change in rows["change"]]
+        bars = axis.barh(places, rows["points"].astype(float), height=0.34, color=colour_of(name, position), label=name)
+        axis.bar_label(bars, fmt="%+.1f", padding=3, size=8)
+    axis.axvline(0, color="#444444", linewidth=0.8)
+    axis.set(title=title, xlabel="gain in test top-1 (points)", yticks=-np.arange(len(changes)), yticklabels=changes)
+    axis.margins(x=0.2)
+    axis.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=1 if noise else 2)
     return figure
 
 

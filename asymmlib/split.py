@@ -5,6 +5,7 @@ manifest of one row a picture says path, class, share and checksum, and is the s
 builds the rule by hand.
 """
 import csv
+import hashlib
 import re
 import unicodedata
 import warnings
@@ -19,7 +20,7 @@ from asymmlib.archive import checksum, is_litter, safe_path
 from asymmlib.paths import atomic_write
 
 __all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "is_picture", "is_split",
-           "list_pictures", "make_manifest", "read_manifest", "visible_entries", "write_manifest"]
+           "list_pictures", "make_manifest", "manifest_hash", "read_manifest", "visible_entries", "write_manifest"]
 
 # path: below the folder of class folders; name: `<class>/<file>` without spaces, unique; sha256: of the file's bytes
 COLUMNS = ("path", "class", "split", "sha256", "name")
@@ -170,6 +171,11 @@ def read_manifest(path):
     if len(rows) < 2:
         raise ValueError(f"{path}, line 1: the manifest lists no pictures")
     return pd.DataFrame(rows[1:], columns=list(COLUMNS))
+
+
+def manifest_hash(frame):
+    """SHA-256 of a manifest's rows: two runs with the same one saw the same pictures in the same shares."""
+    return hashlib.sha256(frame.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
 def class_names(frame):

@@ -18,7 +18,8 @@ COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "vermilio
 
 # Model names in lower case without separators, so that "AsymmNet-Large" and "asymmnet_large" share a colour
 MODEL_COLOURS = {"asymmnetlarge": "blue", "asymmnetsmall": "sky", "resnet50": "vermilion", "vgg19": "purple",
-                 "mobilenetv2": "green", "mobilenetv3large": "orange"}
+                 "mobilenetv2": "green", "mobilenetv3large": "orange", "asymmnetlarger0": "black",
+                 "asymmnetlarger1": "blue", "asymmnetlarger2": "grey", "asymmnetsmallr1": "sky"}
 CYCLE = ("blue", "orange", "green", "vermilion", "purple", "sky", "black", "grey")
 # For class names in Chinese, where the machine has one of them
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei",

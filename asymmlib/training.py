@@ -3,7 +3,6 @@
 `paddle.Model.fit` runs the loop; this module gives it what the article's notebook left to chance: a schedule that
 steps when it should, a seed for everything, a folder per run, and a checkpoint to go on from.
 """
-import hashlib
 import time
 from functools import partial
 
@@ -22,6 +21,7 @@ from asymmlib.network import AsymmetricalBottleneck, AsymmNet
 from asymmlib.paths import runs_dir
 from asymmlib.runs import Run, environment, find_run
 from asymmlib.sources import prepare
+from asymmlib.split import manifest_hash
 from asymmlib.weights import load_weights, save_weights
 
 __all__ = ["make_loss", "make_optimizer", "make_pictures", "make_schedule", "run_name", "train", "zero_last_gamma"]
@@ -43,7 +43,7 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
         prepared = prepare(recipe.data, test_share=recipe.test_share)
     recipe = recipe.replace(data=prepared.name)
     settings_of_run = {"model": model_name, "settings": settings, "recipe": recipe.as_dict(),
-                       "manifest_sha256": _manifest_hash(prepared.manifest)}
+                       "manifest_sha256": manifest_hash(prepared.manifest)}
     if start is not None:
         settings_of_run["start"] = {"sha256": checksum(start), "new_head": new_head}
     elif new_head:
@@ -65,10 +65,6 @@ def run_name(model_name, recipe, settings):
     parts = [model_name, *(f"{key}{value:g}" for key, value in settings.items()), recipe.name, recipe.data,
              f"seed{recipe.seed}"]
     return "-".join(parts)
-
-
-def _manifest_hash(manifest):
-    return hashlib.sha256(manifest.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
 def _open(folder, settings, fresh):

@@ -19,7 +19,7 @@ def test_prepare_train_evaluate_predict(home, picture_folder, capsys, tmp_path):
     assert main(["evaluate", "first", "--data", data]) == 0
     assert "on 6 eval pictures" in capsys.readouterr().out
     picture = next((picture_folder / "red").iterdir())
-    assert main(["predict", "first", str(picture), "--top", "2"]) == 0
+    assert main(["predict", "--run", "first", str(picture), "--top", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(picture) and len(lines) == 3 and all("%" in line for line in lines[1:])
     table = collect(["first"], tmp_path / "results")
@@ -42,8 +42,8 @@ def test_evaluate_refuses_other_classes(home, picture_folder, capsys):
     (["train", "--model", "alexnet", "--data", "{data}"], "unknown model 'alexnet'; known: asymmnet_large"),
     (["prepare", "--data", "{data}/nowhere"], "nowhere"),
     (["evaluate", "nothing"], "no run 'nothing'"),
-    (["predict", "nothing", "x.jpg"], "no run 'nothing'"),
-    (["collect", "nothing"], "no run 'nothing'"),
+    (["predict", "--run", "nothing", "x.jpg"], "no run 'nothing'"),
+    (["experiments", "run", "--only", "nothing"], "no planned run matches 'nothing'"),
     (["train", "--data", "{data}", "--epochs", "0"], "epochs is 0"),
 ])
 def test_mistakes_end_in_one_line(home, picture_folder, capsys, arguments, message):
@@ -56,7 +56,7 @@ def test_predict_names_a_file_that_is_no_picture(home, picture_folder, capsys, t
     main(["train", "--data", str(picture_folder), "--model", "asymmnet_small", "--name", "first", "--epochs", "1",
           "--image-size", "32"])
     (tmp_path / "text.jpg").write_text("no picture")
-    assert main(["predict", "first", str(tmp_path / "text.jpg")]) == 2
+    assert main(["predict", "--run", "first", str(tmp_path / "text.jpg")]) == 2
     assert "text.jpg is not a readable picture" in capsys.readouterr().err
 
 

@@ -75,3 +75,36 @@ def test_schedule_and_mistakes():
 def test_nothing_to_plot_is_an_error(draw):
     with pytest.raises(ValueError, match="nothing to plot|labels|unknown cost"):
         draw()
+
+
+FRONT = pd.DataFrame({"name": ["a", "b", "c"], "macs": [1e6, 2e6, 3e6], "params": [3e5, 2e5, 1e5],
+                      "train_ms": [5, 6, 4], "top1": [0.7, 0.6, 0.8], "sd": [0.01, None, 0.02]})
+
+
+def test_fronts_have_a_panel_a_cost_and_join_what_nothing_beats():
+    figure = plots.plot_fronts(FRONT, error="sd")
+    assert [axis.get_xlabel().split("\n")[0] for axis in figure.axes] == list(plots.UNITS.values())
+    macs, params, _ = figure.axes
+    assert macs.lines[0].get_xdata().tolist() == [1e6, 3e6] and params.lines[0].get_xdata().tolist() == [1e5]
+    assert macs.lines[0].get_label().startswith("_") and macs.get_xscale() == "log"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
+
+
+def test_bands_reach_from_seed_to_seed():
+    band = pd.DataFrame({"epoch": [1, 2], "mean": [0.2, 0.4], "low": [0.1, 0.3], "high": [0.3, 0.5], "seeds": [3, 3]})
+    figure = plots.plot_bands({"a": band})
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.2, 0.4]
+    corners = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert corners[:, 1].min() == 0.1 and corners[:, 1].max() == 0.5
+    assert figure.legends[0].get_texts()[0].get_text() == "a (3)"
+
+
+def test_gains_are_bars_around_zero():
+    frame = pd.DataFrame({"name": ["a", "b", "a"], "change": ["x", "x", "y"], "points": [2.0, -1.0, 0.5]})
+    figure = plots.plot_gains(frame, noise=1.5)
+    axis = figure.axes[0]
+    assert sorted(bar.get_width() for bar in axis.patches if bar.get_height() < 0.5) == [-1.0, 0.5, 2.0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["x", "y"]
+    for draw in (plots.plot_gains, plots.plot_fronts):
+        with pytest.raises(ValueError, match="nothing to plot"):
+            draw(frame.head(0))

@@ -1,6 +1,6 @@
 """Training end to end on thirty pictures: records, schedule, resuming, fairness."""
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,35 +81,65 @@ def test_runs_never_overwrite_each_other(prepared):
     assert len(list_runs()) == 3
 
 
+# Trains in a process that ends itself by kill -9, so many seconds after an epoch, wherever it is then
 KILLED = """
-import sys
+import os, signal, sys, threading, time
+import asymmlib.training as training
 from asymmlib.recipes import Recipe
 from asymmlib.sources import prepare
-from asymmlib.training import train
-train("asymmnet_small", Recipe("tiny", image_size=32, epochs=3, batch_size=8, base_lr=0.05),
-      prepared=prepare(sys.argv[1]), name="killed")
+
+data, name, epoch, seconds = sys.argv[1:]
+fit = training._fit
+
+def die(folder):
+    while int(epoch) and not (folder / f"checkpoints/epoch-{int(epoch):04d}.safetensors").exists():
+        time.sleep(0.001)
+    time.sleep(float(seconds))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def fit_and_die(run, *arguments):
+    threading.Thread(target=die, args=(run.folder,), daemon=True).start()
+    return fit(run, *arguments)
+
+training._fit = fit_and_die
+training.train("asymmnet_small", Recipe("tiny", image_size=32, epochs=3, batch_size=8, base_lr=0.05),
+               prepared=prepare(data), name=name)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
-def test_a_killed_run_goes_on_and_ends_bit_for_bit_the_same(prepared, picture_folder):
-    whole = train("asymmnet_small", TINY, prepared=prepared, name="whole")
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(picture_folder)], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-    folder = whole.folder.parent / "killed"
-    while process.poll() is None and not list(folder.glob("checkpoints/epoch-0001.safetensors")):
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not find_run("killed").finished
-    resumed = train("asymmnet_small", TINY, prepared=prepared, name="killed")
+def _kill(folder, data, epoch, seconds):
+    """Have a training killed `seconds` after an epoch (0: its start), or earlier where it would be over by then."""
+    while True:
+        process = subprocess.run([sys.executable, "-c", KILLED, str(data), folder.name, str(epoch), str(seconds)],
+                                 capture_output=True, text=True)
+        if process.returncode == -signal.SIGKILL and not find_run(folder).finished:
+            return
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr
+        shutil.rmtree(folder)
+        seconds /= 2
+
+
+def _assert_same_run(expected, actual):
     for which in ("last", "best"):
-        expected = load_file(whole.folder / f"{which}.safetensors")
-        actual = load_file(resumed.folder / f"{which}.safetensors")
-        assert expected.keys() == actual.keys()
-        assert all((expected[key] == actual[key]).all() for key in expected)
+        one, two = (load_file(run.folder / f"{which}.safetensors") for run in (expected, actual))
+        assert one.keys() == two.keys() and all(one[key].tobytes() == two[key].tobytes() for key in one)
+    newest = sorted((expected.folder / "checkpoints").iterdir())[-1].name
+    one, two = (load_file(run.folder / "checkpoints" / newest) for run in (expected, actual))
+    assert all(one[key].tobytes() == two[key].tobytes() for key in one), "the optimiser's state differs"
     columns = ["epoch", "train_loss", "train_top1", "eval_loss", "eval_top1", "lr"]
-    pd.testing.assert_frame_equal(whole.history[columns], resumed.history[columns])
+    pd.testing.assert_frame_equal(expected.history[columns], actual.history[columns], check_exact=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_runs_killed_at_random_moments_go_on_and_end_bit_for_bit_the_same(prepared, picture_folder, capsys):
+    """One moment in each epoch; where in it, a seed decides."""
+    started = time.perf_counter()
+    whole = train("asymmnet_small", TINY, prepared=prepared, name="whole")
+    seconds = (time.perf_counter() - started) / TINY.epochs
+    for epoch, share in enumerate(np.random.default_rng(5).uniform(0, 1, TINY.epochs)):
+        _kill(whole.folder.with_name(f"killed{epoch}"), picture_folder, epoch, share * seconds)
+        _assert_same_run(whole, train("asymmnet_small", TINY, prepared=prepared, name=f"killed{epoch}"))
+        assert not epoch or f"killed{epoch} goes on after epoch" in capsys.readouterr().out
 
 
 def test_torn_checkpoint_falls_back_to_the_one_before(prepared, capsys):

@@ -1,0 +1,225 @@
+"""The page of results, `book/results.md`: written from `results/` by `python -m asymmlib results`, never by hand.
+
+Its numbers, and its sentences about them, come from `asymmlib.evidence`; here they become Markdown. A test compares the
+stored page with a fresh one.
+"""
+import json
+
+import pandas as pd
+
+from asymmlib import evidence
+from asymmlib.experiments import FAIR, FLAWED, PLAN
+from asymmlib.paths import atomic_write, project_root
+from asymmlib.recipes import RECIPES
+from asymmlib.results import read_pictures, read_results
+from asymmlib.statistics import LEVEL, wilson
+from asymmlib.style import thousands
+
+__all__ = ["PAGE", "results_page", "write_results_page"]
+
+PAGE = "book/results.md"
+NONE = "None of these runs is recorded yet."
+SHOWN = 12  # rows of the table of hard pictures
+
+OPENING = """<!-- Written by `python -m asymmlib results` from results/. Do not edit: a test compares the two. -->
+
+# The results
+
+All recorded runs in tables: what was run and what was not, how good each network was on pictures that nobody looked at
+before, and which differences are more than luck. The page is generated from the files in `results/`;
+[notebook 5](../notebooks/05_accuracy_plots.ipynb) draws the same numbers and explains how to read them.
+
+**What you will be able to do:** look a number up, and see where it came from. **Before:** what an eval and a test split
+are ({term}`eval split, test split`). **Time:** ten minutes.
+"""
+COMPARISON = """
+Top-1 in per cent. The epoch was chosen on the {evals} eval pictures; the accuracy is that on the {tests} test pictures,
+mean and standard deviation over seeds, beside the last epoch's. The interval is Wilson's {{cite}}`wilson1927` at
+{level:.0f} %, for one network with that accuracy. Cost is the time of training on one picture, on the machine named
+below while other work ran on it: good for telling one from ten, not for telling ten from eleven.
+"""
+DUELS = """
+McNemar's exact test {{cite}}`mcnemar1947` looks only at pictures that one network gets right and the other wrong.
+Asking {tests} questions at once finds a difference by luck too easily, so the p-values are corrected for that
+{{cite}}`holm1979`. The text calls a difference shown only when every shared seed points the same way with a corrected p
+below {level:g}.
+"""
+FLAWS = """
+The article's own recipe at {size} pixels and {epochs} epochs, and the same with one flaw mended at a time. One seed
+each: compare a gain with how far seeds alone move a network (the ± above) before believing it. p is McNemar's against
+the recipe as published, corrected over this table.
+"""
+HARD = """
+The test pictures that most of the {runs} recorded runs of the comparison get wrong, by file name in Caltech-101. `seen
+as` is the most frequent wrong answer, and how often it is given.
+"""
+LIMITS = """
+- **May be concluded:** how these networks rank on these sixteen classes, at {size} × {size} pixels, after at most
+  {epochs} epochs from random weights by this one recipe, where a difference is called shown above.
+- **May not:** anything about ImageNet, larger pictures, longer training or another recipe. With {tests} test pictures
+  an accuracy near {share:.0%} has an interval of {width:.0f} points, so networks must differ by several points to be
+  told apart.
+- Nor does "no difference is shown" mean that there is none: it means that so few pictures cannot show it.
+- A few seeds say roughly how far chance in training moves a result, one seed says nothing about it. Recorded with one
+  seed: {single}, and every row about the flaws.
+- The learning rate was set once for all and tuned for none of the networks: another one may favour others.
+- The epoch that eval chose looks {flattery:.1f} points better on eval than on test, on average over {runs} runs
+  ({least:+.1f} to {most:+.1f}). The eval number is the one that the article reports.
+"""
+
+
+def results_page(folder=None):
+    """The whole page as Markdown, from the recorded results of a folder (None: the project's)."""
+    sections = {"In short": _short, "What was run": _plan, "The comparison": _comparison,
+                "Which differences are shown": _duels, "What each flaw is worth": _flaws, "The longer runs": _laptop,
+                "The hardest pictures": _hardest, "What may be concluded, and what not": _limits,
+                "Where the numbers come from": _origin}
+    body = [f"\n## {title}\n\n{write(folder).strip()}\n" for title, write in sections.items()]
+    return OPENING + "".join(body)
+
+
+def write_results_page(path=None):
+    """Write the page of the recorded results; return its path."""
+    path = path or project_root() / PAGE
+    with atomic_write(path, "w") as file:
+        file.write(results_page())
+    return path
+
+
+def _table(frame, formats=None):
+    """A Markdown table; formats: {column: function}, empty cells for missing values."""
+    formats = formats or {}
+    cells = [[formats.get(column, str)(value) if pd.notna(value) else "" for column, value in row.items()]
+             for row in frame.to_dict("records")]
+    rows = [list(frame), ["---"] * frame.shape[1], *cells]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def _percent(value):
+    return f"{100 * value:.1f}"
+
+
+def _ranges(low, high):
+    return [f"{_percent(start)} to {_percent(end)}" for start, end in zip(low, high, strict=True)]
+
+
+def _p(value):
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _plan(folder):
+    missing = evidence.missing(folder)
+    runs = read_results(folder)["runs"].set_index("run")
+    rows = []
+    for planned in PLAN:
+        done = planned.name not in missing
+        epochs = f"{runs['epochs_done'][planned.name]} of {planned.recipe.epochs}" if done else "0, not recorded"
+        rows.append({"run": f"`{planned.name}`", "state": "done" if done else "**not run**", "epochs": epochs})
+    stopping = [planned for planned in PLAN if planned.recipe.patience]
+    heavy = " and ".join(f"`{planned.model}`" for planned in stopping)
+    return (f"{len(PLAN) - len(missing)} of {len(PLAN)} planned runs are recorded"
+            + (f"; {len(missing)} are not, and nothing below counts them.\n" if missing else ".\n")
+            + f"{heavy} may stop early by a rule of the plan: after {stopping[0].recipe.patience} epochs in a row "
+            "without a better eval top-1."
+            + (f"\n\n**Not run:** {', '.join(f'`{name}`' for name in missing)}." if missing else "")
+            + "\n\n:::{dropdown} Every planned run\n" + _table(pd.DataFrame(rows)) + "\n:::")
+
+
+def _short(folder):
+    sentences = [*evidence.verdicts(folder=folder).values(), *evidence.flaw_sentences(folder)]
+    return "\n".join(f"- {sentence}" for sentence in sentences) or NONE
+
+
+def _comparison(folder):
+    table = evidence.compared(folder)
+    if table.empty:
+        return NONE
+    mean, deviation = table["best_test_top1_mean"], table["best_test_top1_sd"]
+    shown = pd.DataFrame({
+        "network": table["name"], "seeds": table["seeds"],
+        "test": [_percent(middle) + (f" ± {_percent(sd)}" if pd.notna(sd) else "")
+                 for middle, sd in zip(mean, deviation, strict=True)],
+        "interval": _ranges(table["low"], table["high"]),
+        "test, last epoch": table["last_test_top1_mean"].map(_percent),
+        "eval": table["best_eval_top1_mean"].map(_percent),
+        "MACs": table["macs"].map(thousands), "parameters": table["params"].map(thousands),
+        "ms a picture": table["train_ms"].map("{:.1f}".format),
+        "minutes a run": (table["train_seconds_mean"] / 60).map("{:.0f}".format),
+        "memory (MiB)": table["peak_memory_mb_mean"].map("{:.0f}".format)})
+    front = table["name"][evidence.on_front(table["macs"], mean)]
+    text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),
+                             level=100 * (1 - LEVEL))
+    return (f"{text}\n{_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that no "
+            f"recorded network is both better and cheaper: {', '.join(front)}.")
+
+
+def _duels(folder):
+    table = evidence.duels(folder=folder)
+    if table.empty:
+        return NONE
+    shown = table[["second", "seed", "points", "only_first", "only_second", "p", "p_holm"]]
+    shown = shown.rename(columns={"second": f"{evidence.REFERENCE} against", "only_first": "only it is right",
+                                  "only_second": "only the other", "p_holm": "p, corrected"})
+    return (DUELS.format(tests=len(table), level=LEVEL) + "\n"
+            + _table(shown, {"points": "{:+.1f}".format, "p": _p, "p, corrected": _p}))
+
+
+def _flaws(folder):
+    table = evidence.flaws(folder)
+    if table.empty:
+        return NONE
+    table = table.rename(columns={"name": "network", "change": "recipe", "last_test_top1": "test, last epoch",
+                                  "best_test_top1": "test", "points": "gain in points", "p_holm": "p, corrected"})
+    formats = {"test": _percent, "test, last epoch": _percent, "gain in points": "{:+.1f}".format, "p": _p,
+               "p, corrected": _p}
+    return FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs) + "\n" + _table(table, formats)
+
+
+def _laptop(folder):
+    table = evidence.recorded("laptop", folder)
+    text = (f"The recipe `laptop`: {RECIPES['laptop'].image_size} pixels, without a test share, so these accuracies "
+            "are on the eval pictures, after the last epoch.\n\n")
+    if table.empty:
+        return text + NONE
+    low, high = wilson(table["last_eval_top1"], table["eval_pictures"])
+    shown = pd.DataFrame({"network": table["name"], "eval": table["last_eval_top1"].map(_percent),
+                          "interval": _ranges(low, high), "train pictures": table["train_pictures"],
+                          "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
+    return text + _table(shown)
+
+
+def _hardest(folder):
+    table = evidence.hardest(folder)
+    if not len(evidence.recorded("compare", folder)):
+        return NONE
+    shown = table[table["wrong"] > 0].head(SHOWN).rename(columns={"name": "picture", "seen_as": "seen as"})
+    never = (table["wrong"] == table["runs"]).sum()
+    text = HARD.format(runs=table["runs"][0])
+    return (f"{text}\n{_table(shown.drop(columns='class'))}\n\nAll runs are wrong on {never} of {len(table)} pictures, "
+            f"and all are right on {(table['wrong'] == 0).sum()}.")
+
+
+def _limits(folder):
+    table, tests = evidence.compared(folder), len(read_pictures("test", folder))
+    if table.empty:
+        return NONE
+    share = table["best_test_top1_mean"].mean()
+    low, high = wilson(share, tests)
+    flattery = evidence.optimism(folder)["points"]
+    return LIMITS.format(
+        size=FAIR.image_size, epochs=FAIR.epochs, tests=tests, share=share, width=100 * (high - low),
+        single=", ".join(table["name"][table["seeds"] == 1]) or "no network of the comparison", runs=len(flattery),
+        flattery=flattery.mean(), least=flattery.min(), most=flattery.max())
+
+
+def _origin(folder):
+    runs = read_results(folder)["runs"]
+    if runs.empty:
+        return NONE
+    facts = {"processor": runs["cpu"], "device": runs["device"], "threads": runs["threads"], "Python": runs["python"],
+             "packages": runs["packages"].map(lambda text: ", ".join(f"{k} {v}" for k, v in json.loads(text).items())),
+             "commit": runs["commit"].map("`{}`".format),
+             "manifest": runs["manifest_sha256"].str[:16].map("`{}`".format)}
+    rows = [{"": name, "value": "; ".join(map(str, dict.fromkeys(values)))} for name, values in facts.items()]
+    return (_table(pd.DataFrame(rows)) + "\n\nEach row of `results/runs.csv` has its own. `python -m asymmlib "
+            "experiments run` makes every one again, and `results/README.md` explains the columns.")

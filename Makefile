@@ -6,6 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SITE := _build/html/index.html
+BROWSER := book/live/node_modules/.package-lock.json
 
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -19,7 +20,7 @@ BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
 .PHONY: book test serve notebooks lint unit nbtest site clean setup
 .DEFAULT_GOAL := book
 
-setup: $(READY)
+setup: $(READY) $(BROWSER)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
@@ -29,7 +30,13 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,book,dev,ship]'
 	@touch $(READY)
 
-book: $(READY)
+# the runtime of the live page, in the versions and with the hashes of book/live/package-lock.json
+$(BROWSER): book/live/package.json book/live/package-lock.json
+	@command -v npm > /dev/null || { echo "npm is missing: the live page will say how to get its demo"; exit 0; } && \
+	  npm ci --prefix book/live --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@ || \
+	  echo "npm could not fetch onnxruntime-web: the live page will say how to get its demo"
+
+book: $(READY) $(BROWSER)
 	$(RUN) -m asymmlib prepare --data sample
 	$(RUN) -m jupyter_book build . -W -n --keep-going --all
 	@echo "Open file://$(CURDIR)/$(SITE)"
@@ -39,7 +46,7 @@ test: lint unit nbtest site
 lint: $(READY)
 	$(RUN) -m ruff check .
 
-unit: $(READY)
+unit: $(READY) $(BROWSER)
 	$(RUN) -m pytest -q
 
 nbtest: $(READY)
@@ -47,7 +54,7 @@ nbtest: $(READY)
 	$(RUN) $(NBMAKE) -n 2
 
 # The site from stored outputs of the notebooks, which `nbtest` has just executed; pages in book/ do execute.
-site: $(READY)
+site: $(READY) $(BROWSER)
 	$(RUN) -m asymmlib prepare --data sample
 	mkdir -p _build
 	sed 's/execute_notebooks: force/execute_notebooks: auto/' _config.yml > _build/stored.yml

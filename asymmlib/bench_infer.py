@@ -19,7 +19,8 @@ from asymmlib.export import difference, eager_logits, export
 from asymmlib.paths import atomic_write, results_dir
 from asymmlib.runs import environment
 
-__all__ = ["PERCENTILES", "available", "measure", "prepare_engines", "summarise", "take_turns", "write"]
+__all__ = ["PERCENTILES", "available", "measure", "prepare_engines", "summarise", "take_turns", "typical_network",
+           "write"]
 
 PERCENTILES = (50, 90, 99)
 REST_S = 0.3
@@ -35,7 +36,7 @@ def available(names=tuple(ENGINES)):
 def measure(model="asymmnet_large", image_size=224, batches=(1, 32), rounds=10, turn_s=0.5, names=None, classes=16):
     """Time the engines that can run here; return one row per engine and batch, as `summarise` describes.
 
-    The network has random weights from seed 0: speed does not depend on them. rounds: turns of each engine; turn_s:
+    The network is `typical_network`'s: speed does not depend on its weights. rounds: turns of each engine; turn_s:
     length of one, seconds (at least three answers). names: engines, default all that run here; the eager network
     is always among them. Raises `ValueError` for unknown names and counts below 1, `RuntimeError` for an engine that
     was asked for by name and cannot run.
@@ -46,8 +47,7 @@ def measure(model="asymmnet_large", image_size=224, batches=(1, 32), rounds=10, 
     able, reasons = available(tuple(ENGINES) if names is None else ("eager", *(n for n in names if n != "eager")))
     if names is not None and reasons:
         raise RuntimeError("; ".join(f"engine {name!r} cannot run: {why}" for name, why in reasons.items()))
-    paddle.seed(0)
-    network, rows = create_model(model, classes), []
+    network, rows = typical_network(model, classes), []
     with tempfile.TemporaryDirectory() as folder:
         export(network, folder, image_size)
         for batch in batches:
@@ -58,6 +58,17 @@ def measure(model="asymmnet_large", image_size=224, batches=(1, 32), rounds=10, 
             rows.append(summarise(seconds, batch).assign(difference=pd.Series(differences)))
     table = pd.concat(rows).rename_axis("engine").reset_index()
     return table.assign(model=model, image_size=image_size, **_machine())
+
+
+def typical_network(model, classes=16, batches=20):
+    """A network with random weights of seed 0 whose batch norm has seen some noise, so that logits have a usual size."""
+    paddle.seed(0)
+    network, rng = create_model(model, classes), np.random.default_rng(0)
+    with paddle.no_grad():
+        for _ in range(batches):
+            network(paddle.to_tensor(rng.normal(size=(8, 3, 64, 64)).astype(np.float32)))
+    network.eval()
+    return network
 
 
 def prepare_engines(names, network, folder, batch):

@@ -21,11 +21,12 @@ from asymmlib.engines import ENGINES, load_engine, missing, missing_package
 from asymmlib.onnx_graph import OPSET, halved, make_onnx
 from asymmlib.paths import atomic_write, make_folder
 from asymmlib.runs import environment
+from asymmlib.startup import native_noise_left_out
 
 __all__ = ["TOLERANCE", "check", "eager_logits", "export", "export_run", "save_half"]
 
 TOLERANCE = 1e-4     # float32 files: largest difference of a logit, relative to the largest logit where that is above 1
-HALF_TOLERANCE = 5e-2  # float16 weights and bfloat16 arithmetic: a rounding of 2**-11 or 2**-8 in every layer
+HALF_TOLERANCE = 5e-2  # float16 weights: rounded to 11 bits once
 
 
 def export(network, folder, image_size, metadata=None):
@@ -80,8 +81,8 @@ def save_half(network, path):
 def check(network, folder, image_size, pictures=4, seed=0):
     """Run every exported file on random pictures; return {engine or file: largest relative difference of a logit}.
 
-    The difference is |logit - eager logit| over max(1, largest |eager logit|). Engines that are missing are left out.
-    Raises `ValueError` that names a file whose difference is above its tolerance.
+    The difference is |logit - eager logit| over max(1, largest |eager logit|). Engines that are missing are left out;
+    what bfloat16 costs (8 bits, in every layer) is measured and left to the reader's judgement. Raises `ValueError` that names a file whose difference is above its tolerance.
     """
     rng = np.random.default_rng(seed)
     images = rng.normal(size=(pictures, 3, image_size, image_size)).astype(np.float32)
@@ -90,11 +91,12 @@ def check(network, folder, image_size, pictures=4, seed=0):
             if name != "eager" and not missing(name)}
     found = {name: difference(run(images), expected) for name, run in runs.items()}
     found["weights-float16"] = difference(_half_logits(network, folder, images), expected)
-    limits = {name: TOLERANCE if ENGINES[name].precision == "float32" else HALF_TOLERANCE for name in runs}
-    wrong = [f"{name} ({value:.1e})" for name, value in found.items() if value > limits.get(name, HALF_TOLERANCE)]
+    limits = {name: TOLERANCE for name in runs if ENGINES[name].precision == "float32"}
+    limits["weights-float16"] = HALF_TOLERANCE
+    wrong = [f"{name} ({found[name]:.1e})" for name, limit in limits.items() if not found[name] <= limit]
     if wrong:
         raise ValueError(f"{folder}: logits differ from the eager network's: {', '.join(wrong)}; allowed are "
-                         f"{TOLERANCE:g} in float32 and {HALF_TOLERANCE:g} with 16 bits")
+                         f"{TOLERANCE:g} in float32 and {HALF_TOLERANCE:g} with float16 weights")
     return found
 
 
@@ -125,7 +127,8 @@ def _save_inference(network, folder, image_size):
     spec = [paddle.static.InputSpec([None, 3, image_size, image_size], "float32", "pictures")]
     forward = vars(network).get("forward")
     try:
-        paddle.jit.save(network, str(folder / "inference"), input_spec=spec)
+        with native_noise_left_out():
+            paddle.jit.save(network, str(folder / "inference"), input_spec=spec)
     finally:  # jit.save leaves its traced forward on the layer
         with contextlib.suppress(AttributeError):
             del network.forward

@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 
 from asymmlib.engines import load_package
+from asymmlib.startup import native_noise_left_out
 
 __all__ = ["OPSET", "WRITERS", "halved", "make_onnx"]
 
@@ -52,7 +53,8 @@ def trace(network, image_size):
     """Yield the operators of the network's static program, in order; the network itself stays as it is."""
     spec = [paddle.static.InputSpec([None, 3, image_size, image_size], "float32", INPUT)]
     traced = paddle.jit.to_static(network.forward, input_spec=spec, full_graph=True)
-    program = traced.concrete_program.main_program  # held here: without it its operators are freed memory
+    with native_noise_left_out():
+        program = traced.concrete_program.main_program  # held here: without it its operators are freed memory
     yield from program.global_block().ops
 
 

@@ -61,7 +61,7 @@ def measure(model="asymmnet_large", image_size=224, batches=(1, 32), rounds=10, 
 
 
 def typical_network(model, classes=16, batches=20):
-    """A network with random weights of seed 0 whose batch norm has seen some noise, so that logits have a usual size."""
+    """A network with random weights of seed 0; its batch norm has seen some noise, so logits have a usual size."""
     paddle.seed(0)
     network, rng = create_model(model, classes), np.random.default_rng(0)
     with paddle.no_grad():

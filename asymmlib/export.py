@@ -82,7 +82,8 @@ def check(network, folder, image_size, pictures=4, seed=0):
     """Run every exported file on random pictures; return {engine or file: largest relative difference of a logit}.
 
     The difference is |logit - eager logit| over max(1, largest |eager logit|). Engines that are missing are left out;
-    what bfloat16 costs (8 bits, in every layer) is measured and left to the reader's judgement. Raises `ValueError` that names a file whose difference is above its tolerance.
+    what bfloat16 costs (8 bits, in every layer) is measured and left to the reader. Raises `ValueError` that
+    names a file whose difference is above its tolerance.
     """
     rng = np.random.default_rng(seed)
     images = rng.normal(size=(pictures, 3, image_size, image_size)).astype(np.float32)

@@ -22,7 +22,7 @@ from asymmlib.sample import draw
 from asymmlib.weights import load_weights
 
 STATIC = project_root() / "book" / "static" / "live"
-POLICY = re.search(r'^  "http-equiv=Content-Security-Policy": "(.*)"$',
+POLICY = re.search(r'^ +"http-equiv=Content-Security-Policy": "(.*)"$',
                    (project_root() / "book" / "live.md").read_text(encoding="utf-8"), re.M).group(1)
 SIZES = {"asymmnet_small": 64, "mobilenet_v2": 40}
 TOLERANCE = 1e-3

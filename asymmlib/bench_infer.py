@@ -2,7 +2,7 @@
 
 All engines run in one process, in turns of a few hundred milliseconds: whatever else the machine does meanwhile hits
 all of them alike, so ratios hold where seconds do not. Before its turn an engine waits until the threads of the one
-before have gone to sleep (OpenMP's spin for 0.2 s), then answers twice unmeasured.
+before have gone to sleep (OpenMP's spin for 0.2 s), then answers once unmeasured.
 """
 import tempfile
 import time
@@ -37,7 +37,7 @@ def measure(model="asymmnet_large", image_size=224, batches=(1, 32), rounds=10, 
     """Time the engines that can run here; return one row per engine and batch, as `summarise` describes.
 
     The network is `typical_network`'s: speed does not depend on its weights. rounds: turns of each engine; turn_s:
-    length of one, seconds (at least three answers). names: engines, default all that run here; the eager network
+    length of one, seconds (at least two answers). names: engines, default all that run here; the eager network
     is always among them. Raises `ValueError` for unknown names and counts below 1, `RuntimeError` for an engine that
     was asked for by name and cannot run.
     """
@@ -82,21 +82,20 @@ def prepare_engines(names, network, folder, batch):
 def take_turns(runs, images, rounds, turn_s, rest_s=REST_S):
     """Call the functions in turns; return {name: list of one list of seconds per round}.
 
-    A turn lasts `turn_s` seconds and has at least three calls. Every second round goes backwards through the engines.
+    A turn lasts `turn_s` seconds and has at least two calls, after one that is not measured. Every second round goes backwards through the engines.
     """
     seconds = {name: [] for name in runs}
     for turn in range(rounds):
         for name in list(runs)[::1 if turn % 2 == 0 else -1]:
             time.sleep(rest_s)
-            for _ in range(2):
-                runs[name](images)
+            runs[name](images)
             seconds[name].append(_one_turn(runs[name], images, turn_s))
     return seconds
 
 
 def _one_turn(run, images, turn_s):
     found, end = [], time.perf_counter() + turn_s
-    while len(found) < 3 or time.perf_counter() < end:
+    while len(found) < 2 or time.perf_counter() < end:
         start = time.perf_counter()
         run(images)
         found.append(time.perf_counter() - start)

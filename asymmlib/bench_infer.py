@@ -82,7 +82,8 @@ def prepare_engines(names, network, folder, batch):
 def take_turns(runs, images, rounds, turn_s, rest_s=REST_S):
     """Call the functions in turns; return {name: list of one list of seconds per round}.
 
-    A turn lasts `turn_s` seconds and has at least two calls, after one that is not measured. Every second round goes backwards through the engines.
+    A turn lasts `turn_s` seconds and has at least two calls, after one that is not measured. Every second round goes
+    backwards through the engines.
     """
     seconds = {name: [] for name in runs}
     for turn in range(rounds):

@@ -37,6 +37,13 @@ class Shown(NamedTuple):
     info: dict  # model, classes, image_size, mean, std, source (where its weights are from, for readers)
 
 
+class Markup(str):
+    """Text that Jupyter shows as HTML."""
+
+    def _repr_html_(self):
+        return str(self)
+
+
 def built_dir():
     """Where the packed files go; Sphinx copies it with the other static files."""
     return project_root() / "book" / "static" / "live" / "built"
@@ -131,20 +138,19 @@ def samples():
 
 
 def demo(root="../_static/live"):
-    """Build, and return the page's markup as `IPython.display.HTML`: the demo, or why it is not there.
+    """Build, and return the page's markup, which a notebook shows as HTML: the demo, or why it is not there.
 
     root: the folder of live.js, seen from the page.
     """
-    from IPython.display import HTML
     if obstacle():
         shutil.rmtree(built_dir(), ignore_errors=True)
-        return HTML('<div class="live" id="live-missing"><p><strong>The demo was not built with this copy of the book'
+        return Markup('<div class="live" id="live-missing"><p><strong>The demo was not built with this copy of the book'
                     f".</strong> Reason: {html.escape(obstacle())}. Then build the book again (<code>make book</code>)."
                     "</p></div>")
     shown = networks()
     sizes = build(shown)
     megabytes = sum(size for name, size in sizes.items() if name.endswith(".js")) / 1e6
-    return HTML(markup(shown, megabytes, root))
+    return Markup(markup(shown, megabytes, root))
 
 
 def markup(shown, megabytes, root):

@@ -230,7 +230,7 @@ def test_without_the_runtime_the_page_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "runtime_dir", lambda: tmp_path / "nowhere")
     monkeypatch.setattr(live, "built_dir", lambda: tmp_path / "built")
     (tmp_path / "built").mkdir()
-    text = live.demo().data
+    text = live.demo()._repr_html_()
     assert "was not built" in text and live.SET_UP in text and "<script" not in text
     assert not (tmp_path / "built").exists(), "nothing of an older build stays"
     with pytest.raises(RuntimeError, match="onnxruntime-web is not here; with npm installed: npm ci"):
@@ -240,7 +240,7 @@ def test_without_the_runtime_the_page_says_how_to_get_it(tmp_path, monkeypatch):
 def test_without_onnx_the_page_names_the_extra(monkeypatch):
     monkeypatch.setattr(live, "missing_package", lambda name: "the package onnx is in the extra `ship`")
     monkeypatch.setattr(live, "built_dir", lambda: project_root() / "_build" / "nothing")
-    assert "extra `ship`" in live.demo().data
+    assert "extra `ship`" in live.demo()
 
 
 def test_released_weights_are_taken_where_they_are(tmp_path):

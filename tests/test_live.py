@@ -34,9 +34,10 @@ def shown(tmp_path_factory):
     entries = []
     for name, size in SIZES.items():
         network, path = typical_network(name), tmp_path_factory.mktemp("half") / "w.safetensors"
-        if "small" in name:  # logits of a trained network are a hundred times those of a new one
-            weight = network.classifier.weight
-            paddle.assign(100 * weight, weight)
+        noise = np.random.default_rng(0).normal(size=(8, 3, size, size)).astype(np.float32)
+        last = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.Linear)][-1]
+        scale = 10 / np.abs(eager_logits(network, noise)).max()  # logits as large as a trained network's
+        paddle.assign(scale * last.weight, last.weight)
         save_half(network, path)
         load_weights(network, path)
         network.eval()
@@ -77,8 +78,10 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(site):
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
-    handler.log_message = lambda *_: None
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        log_message = staticmethod(lambda *_: None)
+
+    handler = functools.partial(Quiet, directory=site)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"

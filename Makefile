@@ -7,6 +7,7 @@ RUN := $(VENV)/bin/python
 JUPYTER_BOOK := $(RUN) $(VENV)/bin/jupyter-book
 READY := $(VENV)/.ready
 SITE := _build/html/index.html
+BROWSER := book/live/node_modules/.package-lock.json
 # $(call EDITION,zh_CN): build from what locale/edition.py has written
 EDITION = build . --all --path-output _build/$(1) --config _build/$(1)/_config.yml --toc _build/$(1)/_toc.yml
 
@@ -22,17 +23,23 @@ BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
 .PHONY: book book-zh catalogues test serve notebooks lint unit nbtest site browser clean setup
 .DEFAULT_GOAL := book
 
-setup: $(READY)
+setup: $(READY) $(BROWSER)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.10 to 3.13 is needed; say which with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "venv is missing; on Debian: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,book,dev]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,book,dev,ship]'
 	@touch $(READY)
 
-book: $(READY)
+# the runtime of the live page, in the versions and with the hashes of book/live/package-lock.json
+$(BROWSER): book/live/package.json book/live/package-lock.json
+	@command -v npm > /dev/null || { echo "npm is missing: the live page will say how to get its demo"; exit 0; } && \
+	  npm ci --prefix book/live --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@ || \
+	  echo "npm could not fetch onnxruntime-web: the live page will say how to get its demo"
+
+book: $(READY) $(BROWSER)
 	$(RUN) -m asymmlib prepare --data sample
 	$(JUPYTER_BOOK) build . -W -n --keep-going --all
 	@echo "Open file://$(CURDIR)/$(SITE)"
@@ -42,7 +49,7 @@ test: lint unit nbtest site browser
 lint: $(READY)
 	$(RUN) -m ruff check .
 
-unit: $(READY)
+unit: $(READY) $(BROWSER)
 	$(RUN) -m pytest -q --ignore=tests/browser
 
 nbtest: $(READY)
@@ -50,7 +57,7 @@ nbtest: $(READY)
 	$(RUN) $(NBMAKE) -n 2
 
 # The site from stored outputs of the notebooks, which `nbtest` has just executed; pages in book/ do execute.
-site: $(READY)
+site: $(READY) $(BROWSER)
 	$(RUN) -m asymmlib prepare --data sample
 	mkdir -p _build
 	awk '{ print } /execute_notebooks: force/ { print "  exclude_patterns: [\"notebooks/*\"]" }' _config.yml > _build/stored.yml

@@ -213,6 +213,53 @@ def _experiments(options):
     print(experiments.status(options.only).to_string(index=False))
 
 
+def _export_options(command):
+    command.add_argument("folder", metavar="RUN", help="name below runs/, or path, of a finished run")
+    command.add_argument("--weights", choices=("last", "best"), default="last", help="which epoch (default last)")
+    command.add_argument("--to", metavar="FOLDER", help="where to write (default: export/ in the run's folder)")
+
+
+def _export(options):
+    """Write a finished run as a Paddle Inference model, as ONNX and as float16 weights, and check each.
+
+    Each file is run on random pictures and compared with the network as it is; the differences are printed and stored
+    in export.json. ONNX needs the extra `ship`.
+    """
+    from asymmlib.export import export_run
+    from asymmlib.runs import find_run
+    folder, differences = export_run(find_run(options.folder), options.to, options.weights)
+    for path in sorted(folder.iterdir()):
+        print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
+    for name, value in differences.items():
+        print(f"{name:16} differs from the eager logits by {value:.1e}")
+
+
+def _bench_infer_options(command):
+    command.add_argument("--model", default="asymmnet_large", help="a name from `models` (default asymmnet_large)")
+    command.add_argument("--size", type=int, default=224, help="height and width in pixels (default 224)")
+    command.add_argument("--batch", type=int, nargs="+", default=[1, 32], help="batch sizes (default 1 32)")
+    command.add_argument("--rounds", type=int, default=10, help="turns of every engine (default 10)")
+    command.add_argument("--engines", nargs="+", metavar="ENGINE", help="default: all that are installed")
+    command.add_argument("--to", metavar="FILE", help="table to write (default results/bench_infer.csv)")
+
+
+def _bench_infer(options):
+    """Time one network under every inference engine, in turns, against Paddle's eager mode.
+
+    Writes a table with latency percentiles, ratios, versions, CPU and threads. Engines that are not installed are named
+    with the command that brings them; nothing is fetched.
+    """
+    from asymmlib import bench_infer
+    if not options.engines:
+        for name, reason in bench_infer.available()[1].items():
+            print(f"left out: {name}: {reason}")
+    table = bench_infer.measure(options.model, options.size, options.batch, options.rounds, names=options.engines)
+    columns = ["engine", "batch", "p50_ms", "p90_ms", "p99_ms", "images_per_s", "ratio", "ratio_low", "ratio_high",
+               "difference"]
+    print(table[columns].to_string(index=False, float_format="{:.3g}".format))
+    print(bench_infer.write(table, options.to))
+
+
 def _results(options):
     """Write the page of results, book/results.md, from the recorded runs.
 
@@ -249,6 +296,8 @@ COMMANDS = {
     "experiments": (_experiments_options, _experiments),
     "results": (_no_options, _results),
     "release": (_no_options, _release),
+    "export": (_export_options, _export),
+    "bench-infer": (_bench_infer_options, _bench_infer),
 }
 
 if __name__ == "__main__":

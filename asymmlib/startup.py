@@ -3,13 +3,16 @@ import contextlib
 import io
 import os
 import sys
+import tempfile
 import warnings
 
-__all__ = ["load_paddle"]
+__all__ = ["load_paddle", "native_noise_left_out"]
 
 # Warnings to leave out, by the beginning of their text
 NOISE = ("No ccache found", "To copy construct from a tensor", "When training, we now always track global mean")
 # Lines that Paddle prints when more than one thread is asked for, which is what we want
+# A line that Paddle's C++ writes when it traces a network; it concerns an argument that nobody gave
+NATIVE_NOISE = b"not support input out tensor for now"
 THREAD_LINES = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
 
 
@@ -31,3 +34,22 @@ def load_paddle():
             if not line.startswith(THREAD_LINES):
                 print(line, file=sys.stderr)
     return paddle
+
+
+@contextlib.contextmanager
+def native_noise_left_out():
+    """Pass on what the block's C++ code writes to file descriptor 2, but for lines with `NATIVE_NOISE`."""
+    sys.stderr.flush()
+    own = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(own, 2)
+            os.close(own)
+            caught.seek(0)
+            for line in caught:
+                if NATIVE_NOISE not in line:
+                    os.write(2, line)

@@ -1,0 +1,190 @@
+"""The book's live page: networks, runtime and drawn pictures packed for a browser, and the page's markup.
+
+`build()` writes `book/static/live/built/`, which git ignores: ONNX models with their weights, ONNX Runtime Web as it
+came with `npm ci` in `book/live`, and a few drawn pictures. Each is a script that holds gzip as base64, because scripts
+are the one thing that a page may read when it is opened as a file. Preprocessing and display are in
+`book/static/live/*.js`. Where npm or ONNX is missing, the page says so and how to get it; nothing is fetched here.
+"""
+import base64
+import gzip
+import html
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from asymmlib.engines import missing_package
+from asymmlib.paths import atomic_folder, locked, project_root
+
+__all__ = ["SHOWN", "Shown", "build", "demo", "networks", "obstacle", "released"]
+
+SHOWN = ("asymmnet_large", "mobilenet_v2")
+SAMPLES = ("balloon", "boat", "butterfly", "car", "fish", "guitar", "house", "rocket")
+SAMPLE_SEED, SAMPLE_SIZE = 99, 160
+# our name -> file of the npm package onnxruntime-web: the build with WebAssembly alone, no WebGPU
+RUNTIME = {"runtime": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
+SET_UP = "npm ci --prefix book/live --ignore-scripts"
+
+
+class Shown(NamedTuple):
+    """A network of the page, in eval mode, and what a browser needs to know about it."""
+
+    name: str
+    network: object
+    info: dict  # model, classes, image_size, mean, std, source (where its weights are from, for readers)
+
+
+class Markup(str):
+    """Text that Jupyter shows as HTML."""
+
+    def _repr_html_(self):
+        return str(self)
+
+
+def built_dir():
+    """Where the packed files go; Sphinx copies it with the other static files."""
+    return project_root() / "book" / "static" / "live" / "built"
+
+
+def runtime_dir():
+    """The files of onnxruntime-web, where `npm ci` has put them."""
+    return project_root() / "book" / "live" / "node_modules" / "onnxruntime-web"
+
+
+def obstacle():
+    """Why the demo cannot be built here, with what to do, or an empty text."""
+    if missing_package("onnx"):
+        return missing_package("onnx")
+    absent = [name for name in RUNTIME.values() if not (runtime_dir() / "dist" / name).is_file()]
+    return f"the npm package onnxruntime-web is not here; with npm installed: {SET_UP}" if absent else ""
+
+
+def networks():
+    """The networks to show: released weights where `weights/` has them, else trained on the sample, quick recipe."""
+    return [released(name) or trained(name) for name in SHOWN]
+
+
+def released(name, folder=None):
+    """A network with the weights of `weights/<name>.safetensors` and its JSON, or None where they are not there."""
+    from asymmlib.baselines import create_model
+    from asymmlib.weights import load_weights
+    path = Path(folder or project_root() / "weights") / f"{name}.json"
+    if not path.is_file():
+        return None
+    info = json.loads(path.read_text(encoding="utf-8"))
+    network = create_model(info["model"], len(info["classes"]), **info["settings"])
+    load_weights(network, path.with_suffix(".safetensors"))
+    network.eval()
+    keys = ("model", "classes", "image_size", "mean", "std")
+    return Shown(name, network, {**{key: info[key] for key in keys}, "source": f"released weights, run {info['run']}"})
+
+
+def trained(name):
+    """A network trained on the drawn pictures by the quick recipe, its weights rounded to float16."""
+    from asymmlib.export import save_half
+    from asymmlib.recipes import get_recipe
+    from asymmlib.sources import prepare
+    from asymmlib.training import train
+    from asymmlib.weights import load_weights
+    run = train(name, get_recipe("quick"), prepared=prepare("sample"))
+    network, half = run.network(), run.folder / "last-float16.safetensors"
+    save_half(network, half)
+    load_weights(network, half)
+    return Shown(name, network, {
+        "model": name, "classes": run.info["classes"], "mean": run.info["mean"], "std": run.info["std"],
+        "image_size": run.info["recipe"]["image_size"],
+        "source": f"{run.info['recipe']['epochs']} epochs on the drawn pictures, run {run.name}"})
+
+
+def build(shown=None, target=None):
+    """Pack everything into `target` (default: `built_dir()`), replacing what was there; return {file: bytes}.
+
+    Raises `RuntimeError` with what to do where `obstacle` names one.
+    """
+    from asymmlib.onnx_graph import make_onnx
+    if obstacle():
+        raise RuntimeError(f"the live page cannot be built: {obstacle()}")
+    target = Path(target) if target else built_dir()
+    files = {name: (runtime_dir() / "dist" / file).read_bytes() for name, file in RUNTIME.items()}
+    for name, network, info in shown if shown is not None else networks():
+        files[name] = make_onnx(network, info["image_size"], half=True).SerializeToString()
+    with locked(target):
+        shutil.rmtree(target, ignore_errors=True)
+        with atomic_folder(target) as folder:
+            for name, content in files.items():
+                (folder / f"{name}.js").write_text(_script(name, content))
+            (folder / "samples.js").write_text(f"globalThis.liveSamples = {json.dumps(samples())};\n")
+            shutil.copy(runtime_dir() / "package.json", folder / "onnxruntime-web.json")  # version and licence
+    return {path.name: path.stat().st_size for path in sorted(target.iterdir())}
+
+
+def _script(name, content):
+    packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    return f'(globalThis.liveFiles ??= {{}})["{name}"] = "{packed}";\n'
+
+
+def samples():
+    """Drawn pictures that no network was trained on: a list of {name, png}, the latter as base64."""
+    from asymmlib.sample import draw
+    pictures = []
+    for number, name in enumerate(SAMPLES):
+        file = io.BytesIO()
+        draw(name, np.random.default_rng([SAMPLE_SEED, number]), SAMPLE_SIZE).save(file, "PNG")
+        pictures.append({"name": name, "png": base64.b64encode(file.getvalue()).decode()})
+    return pictures
+
+
+def demo(root="../_static/live"):
+    """Build, and return the page's markup, which a notebook shows as HTML: the demo, or why it is not there.
+
+    root: the folder of live.js, seen from the page.
+    """
+    if obstacle():
+        shutil.rmtree(built_dir(), ignore_errors=True)
+        return Markup('<div class="live" id="live-missing"><p><strong>The demo was not built with this copy of the book'
+                    f".</strong> Reason: {html.escape(obstacle())}. Then build the book again (<code>make book</code>)."
+                    "</p></div>")
+    shown = networks()
+    sizes = build(shown)
+    megabytes = sum(size for name, size in sizes.items() if name.endswith(".js")) / 1e6
+    return Markup(markup(shown, megabytes, root))
+
+
+def markup(shown, megabytes, root):
+    """The demo's HTML for networks in eval mode."""
+    from asymmlib.baselines import MODELS
+    models = [{"name": name, "label": MODELS[info["model"]].label, "size": info["image_size"],
+               **{key: info[key] for key in ("classes", "mean", "std")}} for name, _, info in shown]
+    tables = "".join(TABLE.format(name=model["name"], label=html.escape(model["label"]), size=model["size"],
+                                  source=html.escape(info["source"]))
+                     for model, (_, _, info) in zip(models, shown, strict=True))
+    return PAGE.format(root=root, models=html.escape(json.dumps(models)), megabytes=f"{megabytes:.0f}", tables=tables)
+
+
+TABLE = """<div><table><caption>{label}</caption><thead><tr><th scope="col">class</th><th scope="col">probability</th>
+<td></td></tr></thead><tbody id="live-rows-{name}"></tbody></table>
+<p><strong id="live-ms-{name}"></strong><br>{size} × {size} pixels; {source}.</p></div>
+"""
+
+PAGE = """<link rel="stylesheet" href="{root}/live.css">
+<section class="live" id="live-demo" aria-label="Live demo" data-models="{models}">
+<noscript>This demo runs in your browser and needs JavaScript, which is switched off.</noscript>
+<button type="button" id="live-load">Load the demo ({megabytes} MB)</button>
+<div id="live-panel" hidden>
+<div class="live-drop" id="live-drop"><label for="live-file">Choose a picture, drop one here, or paste one:</label>
+<input type="file" id="live-file" accept="image/*"></div>
+<div class="live-samples" id="live-samples" role="group" aria-label="Drawn pictures to try"></div>
+<button type="button" id="live-camera">Use the camera</button>
+<video id="live-video" playsinline muted hidden aria-label="Picture of the camera"></video>
+<button type="button" id="live-shot" hidden>Classify what the camera sees</button>
+</div>
+<p id="live-status" role="status" aria-live="polite"></p>
+<div id="live-results" hidden><p><canvas id="live-seen" role="img"
+aria-label="The picture as the last network receives it"></canvas></p><div class="live-results">{tables}</div></div>
+</section>
+<script src="{root}/pixels.js"></script>
+<script src="{root}/live.js"></script>
+"""

@@ -155,11 +155,19 @@ def _crop_flip(image, rng):
 
 
 class EpochSampler(paddle.io.BatchSampler):
-    """Batches of indices in an order by (seed, epoch) alone; `DataLoader(shuffle=True)` follows global state."""
+    """Batches of indices in an order by (seed, epoch) alone; `DataLoader(shuffle=True)` follows global state.
 
-    def __init__(self, dataset, batch_size, shuffle=False, seed=0):
+    Of several `ranks`, each gets its part of every batch. Raises `ValueError` where the last batch has fewer pictures
+    than there are ranks.
+    """
+
+    def __init__(self, dataset, batch_size, shuffle=False, seed=0, rank=0, ranks=1):
         super().__init__(dataset, batch_size=batch_size)
         self.length, self.shuffled, self.seed, self.epoch = len(dataset), shuffle, seed, 0
+        self.rank, self.ranks = rank, ranks
+        if (smallest := self.length % batch_size or batch_size) < ranks:
+            raise ValueError(f"{self.length} pictures in batches of {batch_size} leave {smallest} for the last batch, "
+                             f"fewer than the {ranks} processes: choose another batch size or fewer processes")
 
     def set_epoch(self, epoch):
         """Choose the epoch whose order the next iteration gives."""
@@ -170,16 +178,18 @@ class EpochSampler(paddle.io.BatchSampler):
         if self.shuffled:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         for start in range(0, self.length, self.batch_size):
-            yield order[start:start + self.batch_size].tolist()
+            batch = order[start:start + self.batch_size]
+            yield np.array_split(batch, self.ranks)[self.rank].tolist()
 
     def __len__(self):
         return -(-self.length // self.batch_size)
 
 
-def make_loader(pictures, batch_size, shuffle=False, seed=0, workers=0):
+def make_loader(pictures, batch_size, shuffle=False, seed=0, workers=0, rank=0, ranks=1):
     """Return a `paddle.io.DataLoader` over batches (float32 `[B, 3, size, size]`, int64 `[B, 1]`).
 
-    The last batch may be smaller. `workers` are extra processes; 0 is as fast once the pixels are cached.
+    The last batch may be smaller. `workers` are extra processes; 0 is as fast once the pixels are cached. `batch_size`
+    counts the pictures of all `ranks` together.
     """
-    sampler = EpochSampler(pictures, batch_size, shuffle, seed)
+    sampler = EpochSampler(pictures, batch_size, shuffle, seed, rank, ranks)
     return paddle.io.DataLoader(pictures, batch_sampler=sampler, num_workers=workers)

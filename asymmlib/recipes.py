@@ -35,8 +35,9 @@ class Recipe:
     step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of its own
     (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first pictures
     of each class of the train split. `accelerate` uses the faster CPU kernels of `asymmlib.fast` where they can be
-    had (no effect on a GPU, none on results beyond rounding). `patience` ends a run after so many epochs in a row
-    without a better eval top-1; None runs all epochs. Raises `ValueError` that names the field and what it accepts.
+    had (no effect on a GPU, none on results beyond rounding). `amp` computes in float16 where that is safe and scales
+    the loss, on a device that supports it (GPUs; no effect on a CPU). `patience` ends a run after so many epochs in a
+    row without a better eval top-1; None runs all epochs. Raises `ValueError` that names the field and what it accepts.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Recipe:
     augmentation: str = "rotate"
     rotation: float = 10.0
     accelerate: bool = True
+    amp: bool = False
     patience: int | None = None
     seed: int = 0
 

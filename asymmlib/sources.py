@@ -78,10 +78,11 @@ def prepare(data=None, *, archive=None, test_share=False, on_error="error", prog
         _sweep(make_folder(folder))
         images = fetch(folder)
         frame = make_manifest(images, test_share, on_error, _known(folder), progress)
-        if source:  # so that the name alone finds the data again
+        if source and _content(folder / SOURCE) != os.fsencode(source):  # so that the name alone finds the data again
             with atomic_write(folder / SOURCE) as file:
                 file.write(os.fsencode(source))
-        write_manifest(frame, folder / MANIFESTS[bool(test_share)])
+        if not _is_written(frame, folder / MANIFESTS[bool(test_share)]):
+            write_manifest(frame, folder / MANIFESTS[bool(test_share)])
     return Prepared(name, images, folder, frame)
 
 
@@ -197,6 +198,18 @@ def _sweep(folder):
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _content(path):
+    return path.read_bytes() if path.is_file() else None
+
+
+def _is_written(frame, path):
+    """Whether a manifest is on disk already, so that it need not be written again."""
+    try:
+        return read_manifest(path).equals(frame)
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _known(folder):

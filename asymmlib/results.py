@@ -7,37 +7,43 @@ import json
 
 import pandas as pd
 
-from asymmlib.paths import atomic_write, results_dir
+from asymmlib.paths import atomic_write, locked, results_dir, sweep
 from asymmlib.runs import find_run
 
 __all__ = ["collect", "read_results"]
 
-TABLES = ("runs", "curves")
+TABLES = ("curves", "runs")  # runs last: whose row is there is recorded, so its curve has to be there before
 
 
 def collect(names, folder=None):
     """Add finished runs to the tables, replacing rows of the same name; return the table of runs.
 
-    Raises `FileNotFoundError` for an unknown run and `ValueError` for one that has not reached its last epoch.
+    Killed at any moment, or run by two processes at once, it loses no row that was there. Raises `FileNotFoundError`
+    for an unknown run and `ValueError` for one that has not reached its last epoch.
     """
     folder = folder or results_dir()
     runs = [find_run(name) for name in names]
     unfinished = [run.name for run in runs if not run.finished]
     if unfinished:
         raise ValueError(f"not finished: {', '.join(unfinished)}; train them to their last epoch first")
-    tables = read_results(folder)
     new = {"runs": [_row(run) for run in runs],
            "curves": [row for run in runs for row in run.history.assign(run=run.name).to_dict("records")]}
-    folder.mkdir(parents=True, exist_ok=True)
-    for table in TABLES:
-        kept = tables[table][~tables[table]["run"].isin([run.name for run in runs])]
-        frame = pd.DataFrame(new[table])
-        frame = pd.concat([kept, frame], ignore_index=True) if len(kept) else frame
-        frame = frame[["run", *(column for column in frame if column != "run")]]
-        frame = frame.sort_values(["run", "epoch"] if table == "curves" else "run")
-        with atomic_write(folder / f"{table}.csv") as file:
-            file.write(frame.to_csv(index=False, float_format="%.8g", lineterminator="\n").encode())
+    with locked(folder / "results"):
+        for table in TABLES:
+            sweep(folder, f"{table}.csv")
+            _merge(folder / f"{table}.csv", pd.DataFrame(new[table]), [run.name for run in runs])
     return read_results(folder)["runs"]
+
+
+def _merge(path, frame, names):
+    """Replace the rows of some runs in a table by new ones."""
+    kept = read_results(path.parent)[path.stem]
+    kept = kept[~kept["run"].isin(names)]
+    frame = pd.concat([kept, frame], ignore_index=True) if len(kept) else frame
+    frame = frame[["run", *(column for column in frame if column != "run")]]
+    frame = frame.sort_values(["run", "epoch"] if path.stem == "curves" else "run")
+    with atomic_write(path) as file:
+        file.write(frame.to_csv(index=False, float_format="%.8g", lineterminator="\n").encode())
 
 
 def read_results(folder=None):

@@ -19,7 +19,7 @@ from asymmlib.checkpoint import load_checkpoint
 from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
 from asymmlib.fast import accelerate, is_accelerated
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet
-from asymmlib.paths import runs_dir
+from asymmlib.paths import runs_dir, sweep
 from asymmlib.recipes import Recipe
 from asymmlib.runs import Run, environment, find_run
 from asymmlib.sources import prepare
@@ -74,6 +74,8 @@ def _locked(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
+        for place in (folder, folder / "checkpoints"):
+            sweep(place)  # what a killed job left
         yield
 
 

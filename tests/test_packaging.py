@@ -27,7 +27,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml"}  # where the import's name is not the package's
 RECORDERS = {"mxnet", "torch", "models", "pytorch"}  # only where seeded.py records what the authors' code answers
 OWN = {path.stem for path in (ROOT / "tests").rglob("*.py")}  # tests that import each other
-COMES_ALONG = {"jupyter-client", "nbformat", "packaging", "pyyaml", "tomli"}  # tests use what pytest and jupyter-book bring with them
+COMES_ALONG = {"jupyter-client", "nbformat", "packaging", "pyyaml", "tomli"}  # with pytest and jupyter-book
 
 
 def constraints():

@@ -86,7 +86,7 @@ print("ended after", len(run.history))
 
 
 def run_cell(client, code, interrupt=None):
-    """Run one cell; call `interrupt` when it has printed an epoch. Returns (status or error's name, what it printed)."""
+    """Run one cell; call `interrupt` when it has printed two epochs. Returns (status or error's name, text)."""
     request, printed = client.execute(code), ""
     while True:
         message = client.get_iopub_msg(timeout=300)

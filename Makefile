@@ -20,7 +20,7 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: book book-zh catalogues test serve notebooks lint unit nbtest site browser clean setup
+.PHONY: book book-zh catalogues test faults serve notebooks lint unit nbtest site browser clean setup
 .DEFAULT_GOAL := book
 
 setup: $(READY) $(BROWSER)
@@ -86,6 +86,10 @@ browser: $(READY)
 notebooks: $(READY)
 	ASYMMLIB_DATA=sample ASYMMLIB_RECIPE=quick $(RUN) $(NBMAKE) --overwrite
 	$(RUN) -m nbconvert --to notebook --inplace --log-level ERROR $(BARE) notebooks/*.ipynb
+
+# Every fault and every damaged file that book/trust.md counts; `test` does a small part of them.
+faults: $(READY)
+	ASYMMLIB_FAULTS=full OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/faults
 
 serve:
 	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

@@ -85,6 +85,7 @@ def _train_options(command):
     command.add_argument("--asymmrate", type=int, help="AsymmNet's asymmetry rate (default 1)")
     for name in ("epochs", "warmup-epochs", "seed", "batch-size", "image-size", "base-lr"):
         command.add_argument(f"--{name}", type=float if name == "base-lr" else int, help="instead of the recipe's")
+    command.add_argument("--amp", action="store_true", default=None, help="mixed precision, on a GPU")
     command.add_argument("--name", help="folder below runs/ (default: made of model, recipe, data and seed)")
     command.add_argument("--start", metavar="WEIGHTS", help="safetensors file to start from, such as one of `convert`")
     command.add_argument("--new-head", action="store_true", help="with --start: a new classifier, for other classes")
@@ -94,16 +95,19 @@ def _train_options(command):
 def _train(options):
     """Train a model by a recipe; an interrupted run goes on, a finished one is only reported.
 
-    Results go to runs/<name>/: run.json, history.csv, best.safetensors, last.safetensors.
+    Results go to runs/<name>/: run.json, history.csv, best.safetensors, last.safetensors. Started by
+    python -m paddle.distributed.launch, several processes share one run; the batch size counts their pictures together.
     """
+    from asymmlib import parallel
     from asymmlib.sources import prepare
     from asymmlib.training import train
     changed = {field: getattr(options, field) for field in
-               ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr")
+               ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr", "amp")
                if getattr(options, field) is not None}
     recipe = get_recipe(options.recipe).replace(**changed)
-    prepared = prepare(options.data or recipe.data, archive=options.archive, on_error=options.on_error,
-                       test_share=options.test_share or recipe.test_share)
+    with parallel.in_turn(parallel.local_rank()):
+        prepared = prepare(options.data or recipe.data, archive=options.archive, on_error=options.on_error,
+                           test_share=options.test_share or recipe.test_share)
     run = train(options.model, recipe, width=options.width, asymmrate=options.asymmrate, prepared=prepared,
                 name=options.name, fresh=options.fresh, start=options.start, new_head=options.new_head)
     result = run.info["result"]

@@ -121,7 +121,7 @@ def _extract(source, member, folder):
         except (FileExistsError, NotADirectoryError) as error:
             raise ValueError(f"{source.archive}: two members are called {str(member.path)!r}, or differ in upper and "
                              "lower case only; rename one and pack again") from error
-    with file:
+    with writing_in(folder), file:  # closing writes as well
         with source.reading():
             stream = source.open(member.entry)
         with stream:

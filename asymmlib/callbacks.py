@@ -13,6 +13,7 @@ import paddle
 import pandas as pd
 from tqdm import tqdm
 
+from asymmlib import parallel
 from asymmlib.checkpoint import save_checkpoint
 from asymmlib.evaluation import evaluate
 from asymmlib.paths import atomic_write
@@ -23,7 +24,7 @@ __all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Progress", "Repr
 
 
 class Reproducible(paddle.callbacks.Callback):
-    """Make every epoch a function of (seed, epoch): order, augmentation and dropout.
+    """Make every epoch a function of (seed, epoch): order, augmentation and dropout (which differs between processes).
 
     `fit` counts epochs from 0 even when a run goes on; `first_epoch` is where it goes on.
     """
@@ -36,14 +37,15 @@ class Reproducible(paddle.callbacks.Callback):
         epoch += self.first_epoch
         self.loader.batch_sampler.set_epoch(epoch)
         self.loader.dataset.set_epoch(epoch)
-        paddle.seed(self.seed * 100_003 + epoch)
+        paddle.seed(self.seed * 100_003 + epoch + (parallel.rank() << 40))
 
 
 class EpochLog(paddle.callbacks.Callback):
     """Measure each epoch: one row, kept in `rows` and in `history.csv`.
 
     epoch (from 1), train_loss (mean over pictures, in train mode), train_top1, eval_loss, eval_top1, lr (at the
-    epoch's first batch), images_per_s (training only), seconds (training only). Shares lie between 0 and 1.
+    epoch's first batch), images_per_s (training only), seconds (training only). Shares lie between 0 and 1. Of several
+    processes all make the row, and rank 0 writes it.
     Raises `FloatingPointError` when the loss is no longer finite.
     """
 
@@ -65,10 +67,13 @@ class EpochLog(paddle.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.started
         result = evaluate(self.model.network, self.eval_pictures)
-        logs["row"] = {"epoch": len(self.rows) + 1, "train_loss": self.loss_sum / self.seen, "train_top1": logs["acc"],
+        loss, top1 = parallel.mean([self.loss_sum / self.seen, logs["acc"]], self.seen)
+        logs["row"] = {"epoch": len(self.rows) + 1, "train_loss": loss, "train_top1": top1,
                        "eval_loss": result.loss, "eval_top1": result.top1, "lr": self.lr,
                        "images_per_s": self.seen / seconds, "seconds": seconds}
         self.rows.append(logs["row"])
+        if parallel.rank():
+            return
         with atomic_write(self.path) as file:
             file.write(pd.DataFrame(self.rows).to_csv(index=False, float_format="%.8g").encode())
 

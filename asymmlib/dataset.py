@@ -5,13 +5,16 @@ nothing. All randomness is a function of (seed, epoch, index), so order and augm
 on earlier epochs or on the machine, and an interrupted run can go on exactly where it was.
 """
 import hashlib
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import paddle
 from PIL import Image, ImageOps
 
-from asymmlib.paths import atomic_write
+from asymmlib.paths import atomic_write, locked, sweep
+from asymmlib.split import decode
 
 __all__ = ["ARTICLE_MEAN", "ARTICLE_STD", "EpochSampler", "Pictures", "cached_pixels", "load_picture", "make_loader",
            "measure_statistics", "normalise"]
@@ -20,22 +23,24 @@ __all__ = ["ARTICLE_MEAN", "ARTICLE_STD", "EpochSampler", "Pictures", "cached_pi
 ARTICLE_MEAN = (0.50950350, 0.54632660, 0.57409690)
 ARTICLE_STD = (0.26059777, 0.26041326, 0.29220656)
 CACHE_VERSION = 1  # raise it when decoding or resizing changes
+# What Pillow raises on damaged bytes, and on more pixels than its limit
+READ_ERRORS = (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning, SyntaxError, ValueError,
+               TypeError, OverflowError, IndexError, KeyError, struct.error, zlib.error)
 CROP_AREA, CROP_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # "crop-flip", as in Szegedy et al., 2015
 
 
 def load_picture(path, size):
     """Decode a picture to RGB uint8 `[size, size, 3]`: greyscale and palettes converted, camera rotation applied.
 
-    Raises `ValueError` that names the file when it is not a readable picture, `FileNotFoundError` when it is missing.
+    Raises `ValueError` that names the file when it is not a readable picture or has more pixels than Pillow thinks
+    safe, `FileNotFoundError` when it is missing.
     """
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        return np.asarray(decode(path).resize((size, size), Image.Resampling.BILINEAR))
     except FileNotFoundError:
         raise FileNotFoundError(f"picture {path} is missing: prepare the data again (python -m asymmlib prepare)"
                                 ) from None
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except READ_ERRORS as error:
         raise ValueError(f"{path} is not a readable picture ({error}); replace or remove the file, or prepare the "
                          'data with on_error="skip"') from error
 
@@ -44,18 +49,25 @@ def cached_pixels(prepared, size):
     """Return the resized pixels of all pictures of a manifest as a read-only uint8 memory map `[N, size, size, 3]`.
 
     The file lies in `prepared.folder / "cache"` and is keyed by the pictures' content and the size. It appears under
-    its name only when complete; one of the wrong length is made again.
+    its name only when complete; one of the wrong length is made again. Of several processes one makes it.
     """
     manifest = prepared.manifest
     key = hashlib.sha256(f"{CACHE_VERSION} {size} {' '.join(manifest['sha256'])}".encode()).hexdigest()[:16]
     path = Path(prepared.folder) / "cache" / f"pixels-{size}-{key}.npy"
     shape = (len(manifest), size, size, 3)
     if not _is_complete(path, shape):
-        with atomic_write(path) as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for name in manifest["path"]:
-                file.write(load_picture(Path(prepared.images) / name, size).tobytes())
+        with locked(path):
+            if not _is_complete(path, shape):
+                sweep(path.parent, path.name)
+                _write_cache(path, shape, [Path(prepared.images) / name for name in manifest["path"]])
     return np.load(path, mmap_mode="r")
+
+
+def _write_cache(path, shape, pictures):
+    with atomic_write(path) as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for picture in pictures:
+            file.write(load_picture(picture, shape[1]).tobytes())
 
 
 def _is_complete(path, shape):
@@ -155,11 +167,19 @@ def _crop_flip(image, rng):
 
 
 class EpochSampler(paddle.io.BatchSampler):
-    """Batches of indices in an order by (seed, epoch) alone; `DataLoader(shuffle=True)` follows global state."""
+    """Batches of indices in an order by (seed, epoch) alone; `DataLoader(shuffle=True)` follows global state.
 
-    def __init__(self, dataset, batch_size, shuffle=False, seed=0):
+    Of several `ranks`, each gets its part of every batch. Raises `ValueError` where the last batch has fewer pictures
+    than there are ranks.
+    """
+
+    def __init__(self, dataset, batch_size, shuffle=False, seed=0, rank=0, ranks=1):
         super().__init__(dataset, batch_size=batch_size)
         self.length, self.shuffled, self.seed, self.epoch = len(dataset), shuffle, seed, 0
+        self.rank, self.ranks = rank, ranks
+        if (smallest := self.length % batch_size or batch_size) < ranks:
+            raise ValueError(f"{self.length} pictures in batches of {batch_size} leave {smallest} for the last batch, "
+                             f"fewer than the {ranks} processes: choose another batch size or fewer processes")
 
     def set_epoch(self, epoch):
         """Choose the epoch whose order the next iteration gives."""
@@ -170,16 +190,18 @@ class EpochSampler(paddle.io.BatchSampler):
         if self.shuffled:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         for start in range(0, self.length, self.batch_size):
-            yield order[start:start + self.batch_size].tolist()
+            batch = order[start:start + self.batch_size]
+            yield np.array_split(batch, self.ranks)[self.rank].tolist()
 
     def __len__(self):
         return -(-self.length // self.batch_size)
 
 
-def make_loader(pictures, batch_size, shuffle=False, seed=0, workers=0):
+def make_loader(pictures, batch_size, shuffle=False, seed=0, workers=0, rank=0, ranks=1):
     """Return a `paddle.io.DataLoader` over batches (float32 `[B, 3, size, size]`, int64 `[B, 1]`).
 
-    The last batch may be smaller. `workers` are extra processes; 0 is as fast once the pixels are cached.
+    The last batch may be smaller. `workers` are extra processes; 0 is as fast once the pixels are cached. `batch_size`
+    counts the pictures of all `ranks` together.
     """
-    sampler = EpochSampler(pictures, batch_size, shuffle, seed)
+    sampler = EpochSampler(pictures, batch_size, shuffle, seed, rank, ranks)
     return paddle.io.DataLoader(pictures, batch_sampler=sampler, num_workers=workers)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
+from asymmlib import parallel
 from asymmlib.dataset import load_picture, make_loader, normalise
 
 __all__ = ["Evaluation", "evaluate", "predict_pictures", "softmax"]
@@ -49,15 +50,18 @@ class Evaluation:
 
 
 def evaluate(network, pictures, batch_size=64):
-    """Run a network over one split of `Pictures` in eval mode, without gradients; its mode is put back afterwards."""
+    """Run a network over one split of `Pictures` in eval mode, without gradients; its mode is put back afterwards.
+
+    Of several processes each takes a part, and all get the whole result, in which every picture counts once.
+    """
     training, logits = network.training, []
     network.eval()
     with paddle.no_grad():
-        for images, _ in make_loader(pictures, batch_size):
+        for images, _ in make_loader(parallel.share(pictures), batch_size):
             logits.append(network(images).numpy())
     if training:
         network.train()
-    return Evaluation(np.concatenate(logits), pictures.labels)
+    return Evaluation(parallel.gather(np.concatenate(logits), len(pictures)), pictures.labels)
 
 
 def predict_pictures(network, paths, size, mean, std):

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 __all__ = ["atomic_folder", "atomic_write", "data_choice", "home", "locked", "make_folder", "project_root",
-           "results_dir", "runs_dir", "temporary_name", "writing_in"]
+           "results_dir", "runs_dir", "sweep", "temporary_name", "writing_in"]
 
 ADVICE = ("Free some space or choose a folder that you may write to: "
           "ASYMMLIB_HOME sets the one for data, ASYMMLIB_RUNS the one for runs.")
@@ -72,6 +72,18 @@ def temporary_name(path):
     """A free, hidden name beside `path`: `.<name>.<random>.tmp`. Data scans skip hidden names."""
     path = Path(path)
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def sweep(folder, name="*"):
+    """Remove the temporary files and folders that killed processes left in a folder, for targets called `name`.
+
+    Call it under the lock that every writer of these targets holds.
+    """
+    for path in Path(folder).glob(f".{name}.*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -35,8 +35,9 @@ class Recipe:
     step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of its own
     (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first pictures
     of each class of the train split. `accelerate` uses the faster CPU kernels of `asymmlib.fast` where they can be
-    had (no effect on a GPU, none on results beyond rounding). `patience` ends a run after so many epochs in a row
-    without a better eval top-1; None runs all epochs. Raises `ValueError` that names the field and what it accepts.
+    had (no effect on a GPU, none on results beyond rounding). `amp` computes in float16 where that is safe and scales
+    the loss, on a device that supports it (GPUs; no effect on a CPU). `patience` ends a run after so many epochs in a
+    row without a better eval top-1; None runs all epochs. Raises `ValueError` that names the field and what it accepts.
     """
 
     name: str
@@ -61,22 +62,28 @@ class Recipe:
     augmentation: str = "rotate"
     rotation: float = 10.0
     accelerate: bool = True
+    amp: bool = False
     patience: int | None = None
     seed: int = 0
 
     def __post_init__(self):
         for field, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("normalisation", NORMALISATIONS),
                              ("augmentation", AUGMENTATIONS)):
-            if getattr(self, field) not in known:
+            if not isinstance(getattr(self, field), str) or getattr(self, field) not in known:
                 raise ValueError(f"recipe {self.name!r}: unknown {field} {getattr(self, field)!r}; "
                                  f"known: {', '.join(known)}")
         for field, low, high in _LIMITS:
             value = getattr(self, field)
-            if value is not None and (isinstance(value, bool) or not low <= value <= high):
+            if value is None and field in _OPTIONAL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise ValueError(f"recipe {self.name!r}: {field} is {value!r}; it must lie from {low} to {high}")
         for field in _WHOLE:
             if getattr(self, field) is not None and not isinstance(getattr(self, field), int):
                 raise ValueError(f"recipe {self.name!r}: {field} is {getattr(self, field)!r}; it must be an integer")
+        for field in _FLAGS:
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(f"recipe {self.name!r}: {field} is {getattr(self, field)!r}; it must be True or False")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"recipe {self.name!r}: warmup_epochs ({self.warmup_epochs}) must be fewer than epochs "
                              f"({self.epochs})")
@@ -102,6 +109,8 @@ _LIMITS = (
     ("dropout", 0.0, 0.9999), ("rotation", 0.0, 180.0), ("patience", 1, 10_000), ("seed", 0, 2**31 - 1),
 )
 _WHOLE = ("image_size", "epochs", "batch_size", "train_per_class", "warmup_epochs", "patience", "seed")
+_OPTIONAL = ("train_per_class", "asymmnet_weight_decay", "patience")
+_FLAGS = ("test_share", "decay_bias_and_norm", "zero_last_gamma", "accelerate", "amp")
 
 _ARTICLE = Recipe(
     "article", image_size=256, epochs=100, batch_size=32, base_lr=0.01, asymmnet_weight_decay=2e-4,

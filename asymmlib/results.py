@@ -9,12 +9,13 @@ import json
 import numpy as np
 import pandas as pd
 
-from asymmlib.paths import atomic_write, results_dir
+from asymmlib.paths import atomic_write, locked, results_dir, sweep
 from asymmlib.runs import find_run
 
 __all__ = ["collect", "read_pictures", "read_predictions", "read_results", "write_pictures"]
 
-TABLES = ("runs", "curves")
+# runs last: whose row is there is recorded, so its curve has to be there before
+TABLES = ("curves", "runs")
 TEXTS = dict.fromkeys(("commit", "manifest_sha256", "python"), str)  # some would read as a number
 PREDICTED = ("predicted", "confidence")  # arrays of a predictions file, by weights and split, beside the labels
 
@@ -23,30 +24,35 @@ def collect(names, folder=None, only=None):
     """Add finished runs to the tables, replacing rows of the same name; return the table of runs.
 
     only: the names that the tables may hold; rows and predictions of other runs are removed. None keeps all.
-    Raises `FileNotFoundError` for an unknown run and `ValueError` for one that has not reached its last epoch.
+    Killed at any moment, or run by two processes at once, it loses no row that was there. Raises `FileNotFoundError`
+    for an unknown run and `ValueError` for one that has not reached its last epoch.
     """
     folder = folder or results_dir()
     runs = [find_run(name) for name in names]
     unfinished = [run.name for run in runs if not run.finished]
     if unfinished:
         raise ValueError(f"not finished: {', '.join(unfinished)}; train them to their last epoch first")
-    tables = read_results(folder)
     new = {"runs": [_row(run) for run in runs],
            "curves": [row for run in runs for row in run.history.assign(run=run.name).to_dict("records")]}
-    for table in TABLES:
-        kept = tables[table][~tables[table]["run"].isin([run.name for run in runs])]
-        kept = kept if only is None else kept[kept["run"].isin(only)]
-        _write(pd.concat([part for part in (kept, pd.DataFrame(new[table])) if len(part)] or [kept]), table, folder)
-    for path in (folder / "predictions").glob("*.npz"):
-        if only is not None and path.stem not in only:
-            path.unlink()
+    with locked(folder / "results"):
+        for table in TABLES:
+            sweep(folder, f"{table}.csv")
+            _merge(folder / f"{table}.csv", pd.DataFrame(new[table]), [run.name for run in runs], only)
+        for path in (folder / "predictions").glob("*.npz"):
+            if only is not None and path.stem not in only:
+                path.unlink()
     return read_results(folder)["runs"]
 
 
-def _write(frame, table, folder):
+def _merge(path, frame, names, only):
+    """Replace the rows of some runs in a table by new ones."""
+    kept = read_results(path.parent)[path.stem]
+    kept = kept[~kept["run"].isin(names)]
+    kept = kept if only is None else kept[kept["run"].isin(only)]
+    frame = pd.concat([part for part in (kept, frame) if len(part)] or [kept], ignore_index=True)
     frame = frame[["run", *(column for column in frame if column != "run")]]
     frame = frame.sort_values(["run", "epoch"] if "epoch" in frame else "run")
-    with atomic_write(folder / f"{table}.csv") as file:
+    with atomic_write(path) as file:
         file.write(frame.to_csv(index=False, float_format="%.8g", lineterminator="\n").encode())
 
 

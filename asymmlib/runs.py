@@ -17,6 +17,7 @@ from asymmlib.paths import atomic_write, project_root, runs_dir
 
 __all__ = ["Run", "environment", "find_run", "list_runs"]
 
+KINDS = {"model": str, "settings": dict, "recipe": dict}  # what every run.json has
 PACKAGES = ("asymmlib", "paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow")
 
 
@@ -62,12 +63,27 @@ class Run:
 
 
 def find_run(name):
-    """Open a run by its name in the runs' folder, or by its path; `FileNotFoundError` lists the known ones."""
+    """Open a run by its name in the runs' folder, or by its path; `FileNotFoundError` lists the known ones.
+
+    Raises `ValueError` where its run.json is damaged or not of a run.
+    """
     for folder in (runs_dir() / str(name), Path(name)):
         if (folder / "run.json").is_file():
-            return Run(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    known = ", ".join(run.name for run in list_runs()) or "none yet; python -m asymmlib train makes one"
-    raise FileNotFoundError(f"no run {str(name)!r}; known: {known}")
+            return Run(folder, _read_info(folder / "run.json"))
+    known = ", ".join(sorted(path.parent.name for path in runs_dir().glob("*/run.json")))
+    raise FileNotFoundError(f"no run {str(name)!r}; known: {known or 'none yet; python -m asymmlib train makes one'}")
+
+
+def _read_info(path):
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [key for key, kind in KINDS.items() if not isinstance(info[key], kind)]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:  # no JSON, no object, a missing key
+        raise ValueError(f"{path} is damaged or not of a run ({type(error).__name__}: {error}); train the run anew or "
+                         "remove its folder") from error
+    if wrong:
+        raise ValueError(f"{path} is not of a run: its {', '.join(wrong)} is of another kind")
+    return info
 
 
 def list_runs():

@@ -16,7 +16,7 @@ import pandas as pd
 
 from asymmlib.archive import checksum, members, stem, unpack
 from asymmlib.download import download
-from asymmlib.paths import atomic_write, data_choice, home, locked, make_folder, temporary_name
+from asymmlib.paths import atomic_write, data_choice, home, locked, make_folder, sweep, temporary_name
 from asymmlib.split import class_names, is_picture, make_manifest, read_manifest, visible_entries, write_manifest
 
 __all__ = ["CALTECH16", "CALTECH_MD5", "CALTECH_URL", "MANIFESTS", "Prepared", "find_images", "largest_classes",
@@ -75,13 +75,14 @@ def prepare(data=None, *, archive=None, test_share=False, on_error="error", prog
     name, fetch, source = _resolve(choice, archive, progress)
     folder = home() / name
     with locked(folder):
-        _sweep(make_folder(folder))
+        sweep(make_folder(folder))  # what a killed run left
         images = fetch(folder)
         frame = make_manifest(images, test_share, on_error, _known(folder), progress)
-        if source:  # so that the name alone finds the data again
+        if source and _content(folder / SOURCE) != os.fsencode(source):  # so that the name alone finds the data again
             with atomic_write(folder / SOURCE) as file:
                 file.write(os.fsencode(source))
-        write_manifest(frame, folder / MANIFESTS[bool(test_share)])
+        if not _is_written(frame, folder / MANIFESTS[bool(test_share)]):
+            write_manifest(frame, folder / MANIFESTS[bool(test_share)])
     return Prepared(name, images, folder, frame)
 
 
@@ -190,13 +191,16 @@ def _has_folders(folder):
     return any(path.is_dir() for path in visible_entries(folder))
 
 
-def _sweep(folder):
-    """Remove what a killed run left. Called under the lock: no other process has such files here."""
-    for path in folder.glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+def _content(path):
+    return path.read_bytes() if path.is_file() else None
+
+
+def _is_written(frame, path):
+    """Whether a manifest is on disk already, so that it need not be written again."""
+    try:
+        return read_manifest(path).equals(frame)
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _known(folder):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from asymmlib.archive import checksum, is_litter, safe_path
 from asymmlib.paths import atomic_write
 
-__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "is_picture", "is_split",
+__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "decode", "is_picture", "is_split",
            "list_pictures", "make_manifest", "manifest_hash", "read_manifest", "visible_entries", "write_manifest"]
 
 # path: below the folder of class folders; name: `<class>/<file>` without spaces, unique; sha256: of the file's bytes
@@ -222,19 +222,22 @@ def _inspect(files, known, progress):
             _check_name(f"{path.parent.name}/{path.name}")
             digest = checksum(path)
             if digest not in known:
-                _decode(path)
+                decode(path)
             digests[path] = digest
         except Exception as error:  # noqa: BLE001 - decoders fail in many ways on bad bytes; each is listed by path
             problems[path] = "an empty file" if _is_empty(path) else str(error) or type(error).__name__
     return digests, problems
 
 
-def _decode(path):
-    """Decode as later steps will. A picture beyond Pillow's limit on pixels is an error, not only a warning."""
+def decode(path):
+    """Decode a picture file to a Pillow image: RGB, upright. Raises whatever Pillow raises on bad bytes.
+
+    A picture beyond Pillow's limit on pixels is an error, not only a warning.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as image:
-            ImageOps.exif_transpose(image).convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def _is_empty(path):

@@ -4,6 +4,8 @@
 steps when it should, a seed for everything, a folder per run, and a checkpoint to go on from.
 """
 import time
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from functools import partial
 
 import paddle
@@ -12,13 +14,15 @@ from filelock import FileLock
 from paddle.optimizer import lr as schedules
 
 from asymmlib import callbacks as cb
+from asymmlib import parallel
 from asymmlib.archive import checksum
 from asymmlib.baselines import create_model
 from asymmlib.checkpoint import load_checkpoint
 from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
 from asymmlib.fast import accelerate, is_accelerated
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet
-from asymmlib.paths import runs_dir
+from asymmlib.paths import runs_dir, sweep
+from asymmlib.recipes import Recipe
 from asymmlib.runs import Run, environment, find_run
 from asymmlib.sources import prepare
 from asymmlib.split import manifest_hash
@@ -35,12 +39,14 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
     are said in a printed line. `fresh=True` starts over. `prepared` is the data (None: what the recipe or
     `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a safetensors file to start from in
     place of random weights (`asymmlib.convert` makes one of the authors' files); `new_head` leaves its last layer out.
+    Started by Paddle's launcher, all processes call this and share the work (`asymmlib.parallel`); rank 0 writes.
     Raises `ValueError` when that folder holds a run of other settings, for unknown names, and for weights that do not
-    fit.
+    fit; `RuntimeError` when another process of the job is lost.
     """
     settings = {key: value for key, value in (("width", width), ("asymmrate", asymmrate)) if value is not None}
     if prepared is None:
-        prepared = prepare(recipe.data, test_share=recipe.test_share)
+        with parallel.in_turn(parallel.local_rank()):
+            prepared = prepare(recipe.data, test_share=recipe.test_share)
     recipe = recipe.replace(data=prepared.name)
     settings_of_run = {"model": model_name, "settings": settings, "recipe": recipe.as_dict(),
                        "manifest_sha256": manifest_hash(prepared.manifest)}
@@ -51,9 +57,9 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
     build = partial(_build, model_name, len(prepared.class_names), settings, recipe, start, new_head)
     build()  # wrong names, settings and weights end here, early
     folder = runs_dir() / (name or run_name(model_name, recipe, settings))
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # a second process waits, then opens the finished run
-        run = _open(folder, settings_of_run, fresh)
+    with _locked(folder), parallel.lost_rank_told():
+        with parallel.in_turn(parallel.rank()):
+            run = _open(folder, settings_of_run, fresh and not parallel.rank())
         if run.finished:
             print(f"run {run.name} is finished: loaded, not trained (fresh=True trains anew)", flush=True)
             return run
@@ -67,6 +73,19 @@ def run_name(model_name, recipe, settings):
     return "-".join(parts)
 
 
+@contextmanager
+def _locked(folder):
+    """Keep other jobs out of a run's folder: a second one waits, then opens the finished run."""
+    if parallel.rank():  # the lock is rank 0's
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        for place in (folder, folder / "checkpoints"):
+            sweep(place)  # what a killed job left
+        yield
+
+
 def _open(folder, settings, fresh):
     """The run in this folder, checked against what is asked for; a new one where there is none."""
     if not (folder / "run.json").exists() or fresh:
@@ -74,7 +93,10 @@ def _open(folder, settings, fresh):
             path.unlink()
         return Run(folder, settings).write()
     run = find_run(folder)
-    different = [key for key in (*settings, "start") if run.info.get(key) != settings.get(key)]
+    # a run from before a field of the recipe existed did what is now the field's default
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    known = {**run.info, "recipe": {**defaults, **run.info.get("recipe", {})}}
+    different = [key for key in (*settings, "start") if known.get(key) != settings.get(key)]
     if different:
         raise ValueError(f"{folder} holds a run with another {', '.join(different)}; give this run another name, or "
                          "fresh=True (--fresh) to replace it")
@@ -94,32 +116,59 @@ def _build(model_name, num_classes, settings, recipe, start, new_head):
 def _fit(run, recipe, prepared, build):
     paddle.seed(recipe.seed)
     network = build()
-    train_set, eval_set = make_pictures(prepared, recipe)
-    loader = make_loader(train_set, recipe.batch_size, shuffle=True, seed=recipe.seed)
+    with parallel.in_turn(parallel.local_rank()):
+        train_set, eval_set = make_pictures(prepared, recipe)
+    loader = make_loader(train_set, recipe.batch_size, shuffle=True, seed=recipe.seed, rank=parallel.rank(),
+                         ranks=parallel.ranks())
     schedule, by_epoch = make_schedule(recipe, len(loader))
     optimizer = make_optimizer(network, recipe, schedule)
-    if recipe.accelerate and paddle.device.get_device() == "cpu":
+    if parallel.ranks() > 1:  # the fast kernels normalise within one process, so they stay out
+        parallel.share_norms(network)
+    elif recipe.accelerate and paddle.device.get_device() == "cpu":
         accelerate(network)
     rows = load_checkpoint(run.folder / "checkpoints", network, optimizer)
-    run = run.write(classes=prepared.class_names, mean=list(train_set.mean), std=list(train_set.std),
-                    pictures={"train": len(train_set), "eval": len(eval_set)},
-                    accelerated=is_accelerated(network), environment=environment())
+    run = _record(run, classes=prepared.class_names, mean=list(train_set.mean), std=list(train_set.std),
+                  pictures={"train": len(train_set), "eval": len(eval_set)}, processes=parallel.ranks(),
+                  accelerated=is_accelerated(network), environment=environment())
     if rows:
         print(f"run {run.name} goes on after epoch {len(rows)} of {recipe.epochs}", flush=True)
     started = time.perf_counter()
     if len(rows) < recipe.epochs and not cb.out_of_patience(rows, recipe.patience):
-        model = paddle.Model(network)
-        model.prepare(optimizer, make_loss(recipe.label_smoothing), paddle.metric.Accuracy())
-        log = cb.EpochLog(eval_set, run.folder / "history.csv", rows)
-        observers = [cb.Reproducible(loader, recipe.seed, len(rows)), log,
-                     cb.BestModel(run.folder / "best.safetensors", rows),
-                     cb.VisualDLLog(run.folder / "visualdl"), cb.Progress(recipe.epochs, len(rows)),
-                     paddle.callbacks.LRScheduler(by_step=not by_epoch, by_epoch=by_epoch),
-                     cb.EarlyStop(log.rows, recipe.patience), cb.Checkpoint(run.folder / "checkpoints", log.rows)]
+        model = _model(network, optimizer, recipe)
+        observers, log = _observers(run, recipe, loader, eval_set, rows, by_epoch)
         model.fit(loader, epochs=recipe.epochs - len(rows), verbose=0, callbacks=observers)
         rows = log.rows
-    save_weights(network, run.folder / "last.safetensors")
-    return run.write(result=_result(rows, time.perf_counter() - started))
+    if not parallel.rank():
+        save_weights(network, run.folder / "last.safetensors")
+    return _record(run, result=_result(rows, time.perf_counter() - started))
+
+
+def _record(run, **changes):
+    return Run(run.folder, {**run.info, **changes}) if parallel.rank() else run.write(**changes)
+
+
+def _model(network, optimizer, recipe):
+    """The network with optimiser, loss and metric; with several processes `paddle.Model` makes it DataParallel."""
+    loss = make_loss(recipe.label_smoothing)
+    amp = recipe.amp and paddle.amp.is_float16_supported()
+    if recipe.amp and not amp:
+        print(f"amp: {paddle.device.get_device()} has no float16 for training; float32 it is", flush=True)
+    model = paddle.Model(network)
+    model.prepare(optimizer, parallel.SharedLoss(loss) if parallel.ranks() > 1 else loss, paddle.metric.Accuracy(),
+                  amp_configs="O1" if amp else None)
+    return model
+
+
+def _observers(run, recipe, loader, eval_set, rows, by_epoch):
+    """The callbacks of `fit` in their order, and the one that holds the rows. Those that write are for rank 0."""
+    log = cb.EpochLog(eval_set, run.folder / "history.csv", rows)
+    writers = [] if parallel.rank() else [
+        cb.BestModel(run.folder / "best.safetensors", rows), cb.VisualDLLog(run.folder / "visualdl"),
+        cb.Progress(recipe.epochs, len(rows))]
+    last = [] if parallel.rank() else [cb.Checkpoint(run.folder / "checkpoints", log.rows)]
+    schedule = paddle.callbacks.LRScheduler(by_step=not by_epoch, by_epoch=by_epoch)
+    return [cb.Reproducible(loader, recipe.seed, len(rows)), log, *writers, schedule,
+            cb.EarlyStop(log.rows, recipe.patience), *last], log
 
 
 def _result(rows, seconds):

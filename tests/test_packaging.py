@@ -26,8 +26,9 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml"}  # where the import's name is not the package's
 RECORDERS = {"mxnet", "torch", "models", "pytorch"}  # only where seeded.py records what the authors' code answers
+OWN = {path.stem for path in (ROOT / "tests").rglob("*.py")}  # tests that import each other
 # tests use what pytest and jupyter-book bring with them
-COMES_ALONG = {"babel", "markdown-it", "nbformat", "packaging", "pyyaml", "tomli"}
+COMES_ALONG = {"babel", "jupyter-client", "markdown-it", "nbformat", "packaging", "pyyaml", "tomli"}
 
 
 def constraints():
@@ -104,7 +105,7 @@ def imports(path):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"asymmlib", "conftest", "seeded", "tomllib"}
+    return names - set(sys.stdlib_module_names) - {"asymmlib", "tomllib"} - OWN
 
 
 @pytest.mark.parametrize("folder", ["asymmlib", "tests"])

@@ -1,0 +1,157 @@
+"""One run on several processes: what Paddle's launcher starts works on shares of each batch, with the same result.
+
+`python -m paddle.distributed.launch --nproc_per_node N -m asymmlib train ...` starts N processes, each with its rank in
+the environment; `paddle.Model` then averages gradients over them (DataParallel). This module does the rest: batch
+norm and loss over the whole batch, results joined, files written by rank 0 alone. In a single process every function
+here gives back what it was given.
+"""
+import functools
+import os
+import re
+from contextlib import contextmanager
+
+import numpy as np
+import paddle
+from paddle import distributed, nn
+
+__all__ = ["SharedLoss", "SharedNorm", "gather", "in_turn", "local_rank", "lost_rank_told", "mean", "rank", "ranks",
+           "share", "share_norms"]
+
+
+def ranks():
+    """Number of processes that work on this run; 1 without Paddle's launcher."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
+
+
+def rank():
+    """This process's number among them, from 0."""
+    return int(os.environ.get("PADDLE_TRAINER_ID") or 0) if ranks() > 1 else 0
+
+
+def local_rank():
+    """This process's number on its machine, from 0."""
+    return int(os.environ.get("PADDLE_RANK_IN_NODE") or rank()) if ranks() > 1 else 0
+
+
+@contextmanager
+def in_turn(number):
+    """Let the processes with `number` 0 through the block first; the others find what those have made."""
+    if number:
+        _barrier()
+    yield
+    if not number:
+        _barrier()
+
+
+def share(pictures):
+    """This process's part of a data set, equally long in all: the last ones are filled up from the beginning."""
+    if ranks() == 1:
+        return pictures
+    each = -(-len(pictures) // ranks())
+    return paddle.io.Subset(pictures, (np.arange(rank() * each, (rank() + 1) * each) % len(pictures)).tolist())
+
+
+def gather(rows, length):
+    """Join the rows `[n, ...]` that all processes computed on their `share`, in order, without the filling."""
+    if ranks() == 1:
+        return rows
+    _start()
+    parts = []
+    distributed.all_gather(parts, paddle.to_tensor(rows))
+    return np.concatenate([part.numpy() for part in parts])[:length]
+
+
+def mean(values, weight):
+    """Means over the processes of some numbers, weighted by each one's `weight`: a list of floats."""
+    if ranks() == 1:
+        return values
+    sums = np.array([*values, 1.0]) * weight
+    total = _sum(paddle.to_tensor(sums, dtype="float64")).numpy()
+    return [float(value) for value in total[:-1] / total[-1]]
+
+
+class SharedLoss(nn.Layer):
+    """A mean loss whose gradients, averaged over processes, are those of the mean over all their pictures.
+
+    Shares of a last batch may differ by one picture. The value is the mean over this process's pictures.
+    """
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits, labels):
+        loss, own = self.loss(logits, labels), float(len(labels))
+        weighted = loss * (own * ranks() / _sum(paddle.to_tensor([own])))
+        return weighted + (loss - weighted).detach()
+
+
+class SharedNorm(nn.BatchNorm2D):
+    """Batch norm over the pictures of all processes, on any device, also where they have different numbers of them.
+
+    Mean first, then the squared distances from it: two sums over the processes, which keeps float32 exact enough.
+    """
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        x = x.astype(self.weight.dtype)  # mixed precision: sums of float16 would overflow
+        pixels = paddle.full([1], x.shape[0] * x.shape[2] * x.shape[3], x.dtype)
+        total = _Sum.apply(paddle.concat([x.sum([0, 2, 3]), pixels]))
+        mean = (total[:-1] / total[-1]).reshape([1, -1, 1, 1])
+        variance = _Sum.apply(((x - mean) ** 2).sum([0, 2, 3])) / total[-1]
+        with paddle.no_grad():
+            for running, new in ((self._mean, mean.flatten()), (self._variance, variance)):
+                paddle.assign(self._momentum * running + (1 - self._momentum) * new, running)
+        scale = (self.weight / paddle.sqrt(variance + self._epsilon)).reshape([1, -1, 1, 1])
+        return (x - mean) * scale + self.bias.reshape([1, -1, 1, 1])
+
+
+def share_norms(network):
+    """Turn every `BatchNorm2D` of a network into a `SharedNorm`, in place: parameters and names stay."""
+    for layer in network.sublayers():
+        if type(layer) is nn.BatchNorm2D:
+            layer.__class__ = SharedNorm
+
+
+@contextmanager
+def lost_rank_told():
+    """Turn what the network layer raises when another process has gone into a message that says how to go on."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if ranks() == 1 or not re.search("gloo|nccl|store|connection", str(error), re.I):
+            raise
+        raise RuntimeError(f"process {rank()} of {ranks()} lost another one: it was ended or failed (its own log, "
+                           "log/workerlog.N, says why). The job ends; the same command goes on from the last finished "
+                           f"epoch. ({error})") from error
+
+
+class _Sum(paddle.autograd.PyLayer):
+    """Sum over the processes. Each one's loss depends on it, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return _sum(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _sum(gradient)
+
+
+def _sum(tensor):
+    _start()
+    tensor = tensor.clone()
+    distributed.all_reduce(tensor)
+    return tensor
+
+
+def _barrier():
+    if ranks() > 1:
+        _start()
+        distributed.barrier()
+
+
+@functools.cache
+def _start():
+    distributed.init_parallel_env()

@@ -1,0 +1,169 @@
+"""Feed damaged files of one kind to their reader: python fuzzer.py KIND FIRST COUNT.
+
+Each input is a good file with seeded damage. Prints a JSON line per counted outcome: right (read), rejected (a
+`ValueError` that names the file), crashed (any other exception, more memory than allowed, a file outside the target).
+The process has limits on memory and time; one that dies is counted by who started it.
+"""
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import struct
+import sys
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from asymmlib.startup import load_paddle
+
+SPARE_BYTES = 2**30  # beyond what the libraries take when loaded
+INTERESTING = (b"\x00", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff\xff\xff\xff\xff", b"../", b"/etc/", b"\n",
+               b",", b"1e999", b"null", b'"', b"{", b"[[[[[[[[")
+
+
+def packed(kind):
+    target = io.BytesIO()
+    names = [f"Images/{label}/{number}.jpg" for label in "ab" for number in range(4)]
+    if kind == "zip":
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
+            for name in names:
+                file.writestr(name, name.encode() * 40)
+    else:
+        with tarfile.open(fileobj=target, mode=kind) as file:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = 2000
+                file.addfile(info, io.BytesIO(bytes(2000)))
+    return target.getvalue()
+
+
+def picture(kind):
+    target = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)).save(target, kind)
+    return target.getvalue()
+
+
+def params():
+    values = np.arange(6, dtype="<f4").tobytes()
+    array = struct.pack("<Iii2qiii", 0xF993FAC9, 0, 2, 2, 3, 1, 0, 0) + values
+    return struct.pack("<QQQ", 0x112, 0, 2) + array * 2 + struct.pack("<QQ", 2, 1) + b"a" + struct.pack("<Q", 1) + b"b"
+
+
+def safetensors():
+    from safetensors.numpy import save
+    return save({"a": np.zeros((3, 4), np.float32), "b": np.ones(5, np.float32)}, metadata={"x": "y"})
+
+
+def manifest():
+    rows = "".join(f"c/{n}.jpg,c,train,{n:064x},c/{n}.jpg\n" for n in range(8))
+    return ("path,class,split,sha256,name\n" + rows).encode()
+
+
+def run_json():
+    from asymmlib.recipes import RECIPES
+    return json.dumps({"model": "asymmnet_small", "settings": {"width": 0.35}, "recipe": RECIPES["quick"].as_dict(),
+                       "classes": ["a", "b"]}).encode()
+
+
+def read_archive(path):
+    from asymmlib.archive import unpack
+    unpack(path, path.parent / "inside" / "out")
+
+
+def read_picture(path):
+    from asymmlib.dataset import load_picture
+    assert load_picture(path, 32).shape == (32, 32, 3)
+
+
+def read_weights(path):
+    from asymmlib.weights import read_tensors
+    read_tensors(path)
+
+
+def read_table(path):
+    from asymmlib.split import read_manifest
+    read_manifest(path)
+
+
+def read_run(path):
+    from asymmlib.recipes import Recipe
+    from asymmlib.runs import find_run
+    fields = find_run(path.parent).info["recipe"]
+    try:
+        Recipe(**fields)
+    except TypeError as error:
+        assert "argument" in str(error), error  # an unknown or missing field, which Python names
+        raise ValueError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+# kind: (good file, its name, reader)
+KINDS = {
+    "zip": (lambda: packed("zip"), "x.zip", read_archive), "tar": (lambda: packed("w"), "x.tar", read_archive),
+    "tar.gz": (lambda: packed("w:gz"), "x.tar.gz", read_archive),
+    "JPEG": (lambda: picture("JPEG"), "x.jpg", read_picture),
+    "PNG": (lambda: picture("PNG"), "x.png", read_picture), "params": (params, "x.params", read_weights),
+    "safetensors": (safetensors, "x.safetensors", read_weights), "manifest": (manifest, "x.csv", read_table),
+    "run.json": (run_json, "run.json", read_run)}
+
+
+def damage(data, rng):
+    """One to four of: flipped bits, bytes put in, a part cut out, doubled or overwritten, the end cut off."""
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at, end = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+        how = rng.randrange(6)
+        if how == 0 and at < len(data):
+            data[at] ^= 1 << rng.randrange(8)
+        elif how == 1:
+            data[at:at] = rng.choice(INTERESTING)
+        elif how == 2:
+            value = rng.choice(INTERESTING)
+            data[at:at + len(value)] = value
+        elif how == 3:
+            del data[at:min(end, at + 64)]
+        elif how == 4:
+            data[end:end] = data[at:min(end, at + 512)]
+        elif rng.random() < 0.3:
+            del data[max(1, at):]
+        data = data or bytearray(b"x")
+    return bytes(data)
+
+
+def outcome(kind, index, good, folder):
+    """What becomes of input number `index`: "right", "rejected", or why it counts as crashed."""
+    _, name, read = KINDS[kind]
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "inside").mkdir(parents=True)
+    (folder / name).write_bytes(damage(good, random.Random(f"{kind} {index}")))
+    try:
+        read(folder / name)
+        result = "right"
+    except ValueError as error:
+        result = "rejected" if str(folder) in str(error) else f"the file is not named: {error!r}"
+    except Exception as error:  # noqa: BLE001 - this is what is looked for
+        result = f"{type(error).__name__}: {error}"
+    strays = {path.name for path in folder.iterdir()} - {name, "inside"}
+    strays |= {path.name for path in (folder / "inside").iterdir()} - {"out"}
+    return f"written outside: {strays}" if strays else result
+
+
+if __name__ == "__main__":
+    kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    warnings.simplefilter("ignore")
+    load_paddle()
+    __import__("asymmlib.dataset"), __import__("asymmlib.weights"), __import__("asymmlib.runs")
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (taken + SPARE_BYTES, taken + SPARE_BYTES))
+    good = KINDS[kind][0]()
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(first, first + count):
+            print(json.dumps([index, outcome(kind, index, good, Path(folder) / "x")]), flush=True)

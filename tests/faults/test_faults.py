@@ -1,0 +1,119 @@
+"""Faults on work and damaged files for readers. A small part by default; all, counted into results/faults.csv, with
+ASYMMLIB_FAULTS=full (`make faults`)."""
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from asymmlib.paths import atomic_write, project_root, results_dir
+
+HERE = Path(__file__).parent
+FULL = os.environ.get("ASYMMLIB_FAULTS") == "full"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(project_root()), "OMP_NUM_THREADS": "1"}
+WORKS = ("unpacking", "caching", "splitting", "checkpointing", "recording")
+# fault: (trials in full, kinds of work, kind of work that the small part tries once)
+FAULTS = {
+    "kill -9": (20, WORKS, WORKS),
+    "disk full at byte N": (20, WORKS, ("unpacking",)),
+    "disk full": (10, ("unpacking", "caching", "checkpointing"), ()),
+    "read-only folder": (3, WORKS, ("splitting",)),
+    "two processes at once": (5, ("unpacking", "caching", "splitting", "recording"), ("recording",)),
+    "clock running backwards": (3, WORKS, ("caching",)),
+}
+# kind of file: damaged ones in full; 10,000 together
+FILES = {"zip": 2000, "tar": 1000, "tar.gz": 1000, "JPEG": 1500, "PNG": 500, "params": 1000, "safetensors": 1000,
+         "manifest": 1000, "run.json": 1000}
+PAIRS = [(fault, work) for fault, (_, every, few) in FAULTS.items() for work in (every if FULL else few)]
+PART = 500  # files a process: one that dies costs the rest of its part
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9, limits and forks are POSIX")
+
+
+@pytest.fixture(scope="module")
+def tally():
+    """Rows for results/faults.csv, written at the end of a full round."""
+    rows = []
+    yield rows
+    if FULL:
+        with atomic_write(results_dir() / "faults.csv", "w") as file:
+            pd.DataFrame(rows).to_csv(file, index=False, lineterminator="\n")
+
+
+@pytest.mark.parametrize(("fault", "work"), PAIRS)
+def test_work_survives(tally, fault, work):
+    trials = FAULTS[fault][0] if FULL else 2
+    if fault == "disk full" and os.getuid():
+        pytest.skip("only root can mount a small file system; 'disk full at byte N' needs no rights")
+    done = subprocess.run([sys.executable, HERE / "injector.py", work, fault, str(trials), "0"], env=ENVIRONMENT,
+                          capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout.splitlines()[-1])
+    tally.append({"kind": "fault", "what": work, "how": fault, "tried": counts["injected"],
+                  "well": counts["survived"], "rejected": 0, "badly": counts["lost"]})
+    assert counts["lost"] == 0 and counts["survived"] == counts["injected"] > 0, counts["notes"]
+
+
+@pytest.mark.parametrize("kind", FILES if FULL else ("zip", "tar", "JPEG", "params", "run.json"))
+def test_damaged_files_are_read_or_rejected(tally, kind):
+    count, outcomes = FILES[kind] if FULL else 60, {}
+    while len(outcomes) < count:
+        first = len(outcomes)
+        done = subprocess.run([sys.executable, HERE / "fuzzer.py", kind, str(first), str(min(PART, count - first))],
+                              env=ENVIRONMENT, capture_output=True, text=True, timeout=1500)
+        outcomes |= dict(map(json.loads, done.stdout.splitlines()))
+        if done.returncode:  # the input after the last one that was reported ended the process
+            outcomes[len(outcomes)] = f"the interpreter ended with {done.returncode}: {done.stderr[-300:]}"
+    found = list(outcomes.values())
+    bad = [(index, text) for index, text in outcomes.items() if text not in ("right", "rejected")]
+    tally.append({"kind": "file", "what": kind, "how": "damaged", "tried": len(found), "well": found.count("right"),
+                  "rejected": found.count("rejected"), "badly": len(bad)})
+    assert not bad, bad[:5]
+
+
+CELL = """
+from asymmlib.recipes import Recipe
+from asymmlib.sources import prepare
+from asymmlib.training import train
+run = train("asymmnet_small", Recipe("long", image_size=32, epochs={epochs}, batch_size=8, accelerate=False),
+            prepared=prepare({pictures!r}, progress=False), name="long")
+print("ended after", len(run.history))
+"""
+
+
+def run_cell(client, code, interrupt=None):
+    """Run one cell; call `interrupt` when it has printed two epochs. Returns (status or error's name, text)."""
+    request, printed = client.execute(code), ""
+    while True:
+        message = client.get_iopub_msg(timeout=300)
+        if message["parent_header"].get("msg_id") != request:
+            continue
+        printed += message["content"].get("text", "")
+        if interrupt and len(re.findall(r"^epoch ", printed, re.M)) >= 2:
+            interrupt()
+            interrupt = None
+        if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+            reply = client.get_shell_msg(timeout=60)["content"]
+            return reply.get("ename", reply["status"]), printed
+
+
+def test_interrupting_a_cell_leaves_the_kernel_usable(tally, home, picture_folder):
+    manager, client = start_new_kernel(env=ENVIRONMENT | {"ASYMMLIB_HOME": str(home / "data"),
+                                                          "ASYMMLIB_RUNS": str(home / "runs")})
+    try:
+        name, _ = run_cell(client, CELL.format(epochs=200, pictures=str(picture_folder)), manager.interrupt_kernel)
+        assert name == "KeyboardInterrupt"
+        assert run_cell(client, "print(6 * 7)") == ("ok", "42\n")
+        history = pd.read_csv(home / "runs" / "long" / "history.csv")
+        status, printed = run_cell(client, CELL.format(
+            epochs=200, pictures=str(picture_folder)), manager.interrupt_kernel)
+        assert f"goes on after epoch {len(history)} of 200" in printed or f"after epoch {len(history) - 1}" in printed
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    tally.append({"kind": "fault", "what": "training in a notebook", "how": "Ctrl-C", "tried": 1, "well": 1,
+                  "rejected": 0, "badly": 0})

@@ -166,16 +166,16 @@ struct Plane {
 };
 // Calls f(pixel, place, n): n pixels, S apart, from `pixel` on lie side by side from `place` on in the phases.
 template <class F> void each_run(const Plane& p, F f) {
-  for (int64_t y = 0, yy = p.pad; y < p.H && yy / p.S < p.PH; y++, yy++)  // a last row may be seen by no output
-    for (int64_t side = 0; side < p.S; side++) {
-      const int64_t first = (side + p.pad) % p.S, column = (first + p.pad) / p.S;
-      f(y * p.W + first, (yy % p.S * p.S + side) * p.phase + yy / p.S * p.PW + column,
-        std::min(divide_up(p.W - first, p.S), p.PW - column));
-    }
+  for (int64_t i = 0; i < p.S * p.S; i++) {
+    const int64_t top = (i / p.S + p.pad) % p.S, left = (i % p.S + p.pad) % p.S;  // this phase's first pixel
+    const int64_t column = (left + p.pad) / p.S, n = std::min(divide_up(p.W - left, p.S), p.PW - column);
+    for (int64_t y = top, row = (top + p.pad) / p.S; y < p.H && row < p.PH; y += p.S, row++)
+      f(y * p.W + left, i * p.phase + row * p.PW + column, n);  // a last row may be seen by no output
+  }
 }
 void split(const Plane& p, const float* x, float* to) {  // the borders of `to` stay zero
   each_run(p, [=](int64_t pixel, int64_t place, int64_t n) {
-    if (p.S == 1) std::copy_n(x + pixel, n, to + place);
+    if (p.S == 1) for (int64_t k = 0; k < n; k++) to[place + k] = x[pixel + k];
     else for (int64_t k = 0; k < n; k++) to[place + k] = x[pixel + 2 * k];
   });
 }

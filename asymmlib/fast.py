@@ -120,6 +120,29 @@ class _Convolution(PyLayer):
         return tuple(gradients)
 
 
+class _Scale(PyLayer):
+    """Each plane times its own factor: `[N, C, H, W]`, `[N, C, 1, 1]` -> `[N, C, H, W]`."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.save_for_backward(x, factor)
+        return _planes("scale_planes", x, factor, paddle.empty_like(x))
+
+    @staticmethod
+    def backward(ctx, gy):
+        x, factor = ctx.saved_tensor()
+        gy = gy.contiguous()
+        gx = None if x.stop_gradient else _planes("scale_planes", gy, factor, paddle.empty_like(x))
+        return gx, None if factor.stop_gradient else _planes("multiply_planes", x, gy, paddle.empty_like(factor))
+
+
+def _planes(function, x, other, result):
+    sizes = (x.shape[0] * x.shape[1], x.shape[2] * x.shape[3])
+    getattr(_library(), function)(*(ctypes.c_void_p(t.data_ptr()) for t in (x, other)), *map(ctypes.c_int64, sizes),
+                                  ctypes.c_void_p(result.data_ptr()))
+    return result
+
+
 def _suits(*tensors):
     """Whether the kernels can read these: float32 on the CPU, dynamic graph, [N, C, H, W] and not empty."""
     for x in tensors if paddle.in_dynamic_mode() else ():
@@ -154,10 +177,7 @@ def _convolve(x, conv, bn=None, activation=None, side=None, copies=0):
     layer = (*x.shape, width, copies, conv._out_channels, conv._kernel_size[0], conv._stride[0],
              ACTIVATIONS[activation], PLAIN if bn is None else BATCH if bn.training else RUNNING, conv._groups > 1)
     bias = {"beta": conv.bias} if bn is None else {"gamma": bn.weight, "beta": bn.bias}
-    return _apply(layer, bn, x=x, side=side, w=conv.weight, **bias)
-
-
-def _apply(layer, bn=None, **inputs):
+    inputs = {"x": x, "side": side, "w": conv.weight, **bias}
     inputs = {name: tensor.contiguous() for name, tensor in inputs.items() if tensor is not None}
     differentiate = paddle.is_grad_enabled() and not all(tensor.stop_gradient for tensor in inputs.values())
     return _Convolution.apply(layer, tuple(inputs), bn, differentiate, *inputs.values())
@@ -202,9 +222,7 @@ def _excite(self, x):
         return type(self).forward(self, x)
     own = isinstance(self, SqueezeExcitation)
     factor = F.hardsigmoid(self.restore(F.relu(self.reduce(self.pool(x))))) if own else self._scale(x)
-    n, c, h, w = x.shape  # every plane times its own factor is a depthwise 1x1 convolution of one picture
-    layer = (1, n * c, h, w, 0, 0, n * c, 1, 1, ACTIVATIONS[None], PLAIN, True)
-    return _apply(layer, x=x.reshape([1, n * c, h, w]), w=factor.reshape([n * c, 1, 1, 1])).reshape(x.shape)
+    return _Scale.apply(x.contiguous(), factor)
 
 
 def _average(self, x):

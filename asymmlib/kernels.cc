@@ -1,6 +1,6 @@
 // The CPU kernels behind asymmlib.fast: one convolution, its batch norm and its activation in one call.
 //
-// Tensors are float32, contiguous, [N, C, H, W]. Two kinds of convolution are known: depthwise (1x1, 3x3, 5x5, stride
+// Tensors are float32, contiguous, [N, C, H, W]. Two kinds of convolution are known: depthwise (3x3 and 5x5, stride
 // 1 or 2) and dense (1x1, or any odd side where the input needs no gradient), both with padding K / 2.
 // A depthwise convolution may read a second input, `side`, as `copies` times side, then x, then `copies` times side,
 // as if the three had been concatenated. No function keeps state. All loops are split statically and every sum has
@@ -211,7 +211,7 @@ template <int T> void correlate_rows(const float* s, int64_t ss, const int64_t* 
     else correlate_run<T>(s + r * ss, taps, w, d + r * ds, columns);
 }
 template <class... Rest> void correlate(int64_t count, Rest... rest) {
-  switch (count) {  // 1, 9 and 25 taps, or those of one phase
+  switch (count) {  // 9 and 25 taps, or those of one phase
     case 1: return correlate_rows<1>(rest...);
     case 2: return correlate_rows<2>(rest...);
     case 4: return correlate_rows<4>(rest...);
@@ -281,7 +281,7 @@ struct DepthwiseGradient {
         gradient(j, statistics, (n * j.O + c) * j.area() + r * p.OW, p.OW, inside + r * p.PW);
       if (j.gw) {
         split(p, source(j, j.side_x, j.x, n, c), padded.data());
-        (T == 1 ? dots<1> : T == 9 ? dots<9> : dots<25>)(inside, padded.data(), p.taps, p.OH * p.PW, acc);
+        (T == 9 ? dots<9> : dots<25>)(inside, padded.data(), p.taps, p.OH * p.PW, acc);
       }
       if (float* gx = source(j, j.gside, j.gx, n, c)) input(j.w + c * T, gx, add);
     }
@@ -348,7 +348,9 @@ struct Panels {
 // The panel's input as a matrix [C * K * K, width]: every pixel under every tap (im2col).
 void input(const Job& j, const Panel& p, float* d) {
   if (j.K == 1 && j.S == 1)
-    return p.each_row(j.C, j.area(), [&](int64_t, int64_t at, int64_t to) { std::copy_n(j.x + at, p.columns, d + to); });
+    return p.each_row(j.C, j.area(), [&](int64_t, int64_t at, int64_t to) {
+      std::copy_n(j.x + at, p.columns, d + to);
+    });
   const int64_t ow = j.ow(), pad = j.K / 2;
   for (int64_t i = 0; i < j.C * j.K * j.K; i++) {
     const int64_t ky = i / j.K % j.K - pad, kx = i % j.K - pad;
@@ -439,4 +441,19 @@ extern "C" void forward(const Layer* l, const Tensors* t, double eps, double mom
 }
 extern "C" void backward(const Layer* l, const Tensors* t) {
   (l->depthwise ? depthwise_backward : dense_backward)(Job{*l, *t, 0, 0});
+}
+// Each plane times its own factor, and the sum over each plane of a product.
+extern "C" void scale_planes(const float* x, const float* factor, int64_t planes, int64_t area, float* y) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < planes; i++)
+    for (int64_t k = i * area; k < (i + 1) * area; k++) y[k] = x[k] * factor[i];
+}
+extern "C" void multiply_planes(const float* x, const float* g, int64_t planes, int64_t area, float* sums) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < planes; i++) {
+    float s = 0;
+#pragma omp simd reduction(+ : s)
+    for (int64_t k = i * area; k < (i + 1) * area; k++) s += x[k] * g[k];
+    sums[i] = s;
+  }
 }

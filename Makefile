@@ -16,7 +16,7 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: book test serve notebooks lint unit nbtest site clean setup
+.PHONY: book bench test serve notebooks lint unit nbtest site clean setup
 .DEFAULT_GOAL := book
 
 setup: $(READY)
@@ -57,6 +57,11 @@ site: $(READY)
 notebooks: $(READY)
 	ASYMMLIB_DATA=sample ASYMMLIB_RECIPE=quick $(RUN) $(NBMAKE) --overwrite
 	$(RUN) -m nbconvert --to notebook --inplace --log-level ERROR $(BARE) notebooks/*.ipynb
+
+# Speed and memory of everything in one interleaved run -> results/bench.csv; `benchmarks/bench.py --quick` only prints.
+bench: $(READY)
+	$(RUN) -m asymmlib prepare --data sample
+	$(RUN) benchmarks/bench.py
 
 serve:
 	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

@@ -67,48 +67,74 @@ def measure(cases, rounds, budget_s):
     return rows
 
 
+MACHINE = """
+import ctypes, pathlib, time
+import numpy as np
+import paddle
+
+def best(run):
+    seconds = []
+    for _ in range(12):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+library = ctypes.CDLL(str(next(pathlib.Path(paddle.__file__).parent.glob("libs/libdnnl.so*"))))
+n, one, zero = ctypes.c_int64(2048), ctypes.c_float(1), ctypes.c_float(0)
+a, b, c = (np.ones((2048, 2048), "float32") for _ in range(3))
+pointers = [ctypes.c_void_p(array.ctypes.data) for array in (a, b, c)]
+plain = ctypes.c_char(b"N")
+product = best(lambda: library.dnnl_sgemm(plain, plain, n, n, n, one, pointers[0], n, pointers[1], n, zero,
+                                          pointers[2], n))
+x, y = paddle.ones([1 << 26]), paddle.ones([1 << 26])
+addition = best(lambda: y.add_(x))  # reads two numbers and writes one
+print(2 * 2048**3 / product / 1e9, 3 * 4 * 2**26 / addition / 1e9)
+"""
+
+
 def machine():
-    """Measured peak of the matrix product (GFLOP/s) and of copying (GB/s), of all threads."""
-    code = ("import time,numpy as np,paddle\n"
-            "def best(f):\n ts=[]\n for _ in range(12): t=time.perf_counter(); f(); ts.append(time.perf_counter()-t)\n"
-            " return min(ts)\n"
-            "import ctypes,pathlib\n"
-            "lib=ctypes.CDLL(str(next(pathlib.Path(paddle.__file__).parent.glob('libs/libdnnl.so*'))))\n"
-            "n=2048; a,b,c=(np.ones((n,n),'float32') for _ in range(3)); i=ctypes.c_int64(n); p=lambda t:ctypes.c_void_p(t.ctypes.data)\n"
-            "one,zero,tr=ctypes.c_float(1),ctypes.c_float(0),ctypes.c_char(b'N')\n"
-            "g=best(lambda: lib.dnnl_sgemm(tr,tr,i,i,i,one,p(a),i,p(b),i,zero,p(c),i))\n"
-            "x=paddle.ones([1<<26]); y=paddle.ones([1<<26]); m=best(lambda: paddle.add_(y,x))\n"
-            "print(2*n**3/g/1e9, 3*4*(1<<26)/m/1e9)")
-    return map(float, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
-                                     text=True).stdout.split()[-2:])
+    """Measured peak of the matrix product (GFLOP/s) and of adding long vectors (GB/s), with all threads."""
+    done = subprocess.run([sys.executable, "-c", MACHINE], check=True, capture_output=True, text=True)
+    return map(float, done.stdout.split()[-2:])
 
 
-def main():
-    """Measure, add ratios and provenance, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="64 px and two rounds only; prints, writes nothing")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
-    cases = [case for case in CASES if importlib.util.find_spec("torch") or not case.startswith("torch")]
-    rows = []
-    for size in (64,) if options.quick else (64, 128, 256):
-        rows += measure([(case, size, 32, 1.0) for case in cases], 2 if options.quick else options.rounds, 1.0)
-        print(pd.DataFrame(rows).to_string(), flush=True)
-    if options.quick:
-        return
-    rows += measure(GROWTH, 3, 1.0)
+def provenance():
+    """Columns that are the same for all rows."""
+    packages = {"paddlepaddle": "paddle", "numpy": "numpy", "torch": "torch"}
+    versions = {name: metadata.version(name) for name, module in packages.items() if importlib.util.find_spec(module)}
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), "unknown")
+    gflops, bandwidth = machine()
+    return {"peak_gflops": gflops, "bandwidth_gb_s": bandwidth, "cpu": cpu, "cores": os.cpu_count(),
+            "threads": os.environ["OMP_NUM_THREADS"], "versions": json.dumps(versions)}
+
+
+def write(rows, same):
+    """Write results/bench.csv with ratios to stock Paddle at the same picture size."""
     table = pd.DataFrame(rows)
     stock = table[table["case"] == STOCK].set_index("size")
     table["ratio_to_stock"] = table["images_per_s"] / table["size"].map(stock["images_per_s"])
     table["memory_to_stock"] = table["peak_mib"] / table["size"].map(stock["peak_mib"])
-    table["peak_gflops"], table["bandwidth_gb_s"] = machine()
-    table["cpu"] = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                         if line.startswith("model name")), "unknown")
-    table["cores"], table["threads"] = os.cpu_count(), os.environ["OMP_NUM_THREADS"]
-    table["versions"] = json.dumps({name: metadata.version(name) for name in ("paddlepaddle", "numpy", "torch")
-                                    if importlib.util.find_spec(name.replace("paddlepaddle", "paddle"))})
+    table = table.assign(**same)
     table.to_csv(ROOT / "results/bench.csv", index=False, float_format="%.5g", lineterminator="\n")
+
+
+def main():
+    """Measure and write; what is measured so far is written after every group of cases."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="64 px and two rounds only; prints, writes nothing")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of every case (default 5)")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+    same, rows = provenance(), []
+    cases = [case for case in CASES if importlib.util.find_spec("torch") or not case.startswith("torch")]
+    groups = [tuple((case, size, 32, 1.0) for case in cases) for size in (256, 128, 64)] + [GROWTH]
+    for group in groups[2:3] if options.quick else groups:
+        rows += measure(group, 2 if options.quick else options.rounds, 0.6)
+        print(pd.DataFrame(rows).to_string(), flush=True)
+        if not options.quick:
+            write(rows, same)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def noise(size, batch):
 
 
 def article_batches(size, batch):
-    """The article's dataset: every picture decoded twice, resized and turned as a float32 array, DatasetFolder's way."""
+    """The article's dataset: every picture decoded twice, resized and turned as a float32 array."""
     import numpy as np
     import paddle
     from PIL import Image

@@ -28,6 +28,7 @@ struct Layer {
   int64_t oh() const { return (H - 1) / S + 1; }  // K is odd and the padding K / 2
   int64_t ow() const { return (W - 1) / S + 1; }
   int64_t area() const { return oh() * ow(); }
+  bool pointwise() const { return K == 1 && S == 1; }
 };
 struct Tensors {
   const float *x, *side_x, *w, *gamma, *beta;        // gamma and beta may be missing; beta alone is a bias
@@ -330,11 +331,11 @@ struct Panels {
   const Job& j;
   int64_t group, piece, pieces, count;
   explicit Panels(const Job& j) : j(j) {
-    const int64_t area = j.area(), unit = j.K == 1 && j.S == 1 ? 1 : j.ow();
+    const int64_t area = j.area(), unit = j.pointwise() ? 1 : j.ow();
     const int64_t even = divide_up(j.N * area, omp_get_max_threads());  // columns, so that every thread has some
     const int64_t fitting = std::clamp<int64_t>((1 << 18) / (j.C * j.K * j.K + j.O), 256, 2048);
     const int64_t wanted = std::max(unit, std::min(fitting, std::max<int64_t>(even, 16)));
-    group = unit == 1 ? std::clamp<int64_t>(wanted / area, 1, j.N) : 1;
+    group = j.pointwise() ? std::clamp<int64_t>(wanted / area, 1, j.N) : 1;
     group = divide_up(j.N, divide_up(j.N, group));
     piece = divide_up(area / unit, divide_up(area, wanted)) * unit;
     pieces = divide_up(area, piece), count = divide_up(j.N, group) * pieces;
@@ -347,7 +348,7 @@ struct Panels {
 };
 // The panel's input as a matrix [C * K * K, width]: every pixel under every tap (im2col).
 void input(const Job& j, const Panel& p, float* d) {
-  if (j.K == 1 && j.S == 1)
+  if (j.pointwise())
     return p.each_row(j.C, j.area(), [&](int64_t, int64_t at, int64_t to) {
       std::copy_n(j.x + at, p.columns, d + to);
     });

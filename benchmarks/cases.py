@@ -72,6 +72,14 @@ def our_batches(size, batch):
         yield from (pair for pair in make_loader(pictures, batch, shuffle=True) if len(pair[1]) == batch)
 
 
+def data_step(size, batch):
+    """Our data path alone, read from the dataset itself: a loader would have fetched ahead between two turns."""
+    from asymmlib.dataset import Pictures
+    from asymmlib.sources import prepare
+    pictures = Pictures(prepare("sample"), "train", size, augmentation="rotate")
+    return lambda: [pictures[index] for index in range(batch)]
+
+
 def paddle_case(name, size, batch, width):
     """A step of Paddle: stock, article, ours, ours_data, data alone, or a baseline."""
     from asymmlib.startup import load_paddle
@@ -81,8 +89,7 @@ def paddle_case(name, size, batch, width):
     from asymmlib.fast import accelerate
     paddle.seed(0)
     if name == "data":
-        batches = our_batches(size, batch)
-        return lambda: next(batches)
+        return data_step(size, batch)
     if name == "article":
         net.ACTIVATIONS["hardswish"] = lambda x: x * (paddle.nn.functional.relu6(x + 3) / 6)
     baseline = name in ("mobilenet_v2", "mobilenet_v3_large")

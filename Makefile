@@ -20,7 +20,7 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: book book-zh catalogues test faults serve notebooks lint unit nbtest site browser clean setup
+.PHONY: bench book book-zh catalogues test faults serve notebooks lint unit nbtest site browser clean setup
 .DEFAULT_GOAL := book
 
 setup: $(READY) $(BROWSER)
@@ -90,6 +90,11 @@ notebooks: $(READY)
 # Every fault and every damaged file that book/trust.md counts; `test` does a small part of them.
 faults: $(READY)
 	ASYMMLIB_FAULTS=full OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/faults
+
+# Speed and memory of everything in one interleaved run -> results/bench.csv; `benchmarks/bench.py --quick` only prints.
+bench: $(READY)
+	$(RUN) -m asymmlib prepare --data sample
+	$(RUN) benchmarks/bench.py
 
 serve:
 	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

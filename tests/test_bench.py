@@ -1,0 +1,37 @@
+"""Every claim of the page about speed has its row in results/bench.csv; nothing is timed here."""
+import pandas as pd
+import pytest
+
+from asymmlib.bench_plots import plot_roofline, plot_speeds
+from asymmlib.paths import results_dir
+
+
+@pytest.fixture(scope="module")
+def table():
+    return pd.read_csv(results_dir() / "bench.csv")
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+@pytest.mark.parametrize("case", ["stock", "article", "ours", "ours_data", "data", "mobilenet_v2", "mobilenet_v3_large"])
+def test_every_case_is_measured_at_every_size(table, case, size):
+    rows = table[(table["case"] == case) & (table["size"] == size)]
+    assert len(rows) and (rows["low"] <= rows["images_per_s"]).all() and (rows["images_per_s"] <= rows["high"]).all()
+
+
+def test_provenance_is_there(table):
+    columns = ["cpu", "cores", "threads", "versions", "rounds", "peak_mib", "peak_gflops", "bandwidth_gb_s"]
+    assert table[columns].notna().all(axis=None)
+
+
+def test_ratios_follow_from_the_speeds(table):
+    stock = table[table["case"] == "stock"].set_index("size")["images_per_s"]
+    rows = table[table["size"].isin(stock.index)]
+    wanted = rows["images_per_s"] / rows["size"].map(stock)
+    assert ((rows["ratio_to_stock"] / wanted - 1).abs() < 1e-3).all()
+
+
+def test_figures_are_labelled(table):
+    for figure in (plot_speeds(table, 64), plot_roofline({"stock": (1.0, 2.0)}, 100, 10)):
+        assert figure.axes[0].get_title() and figure.axes[0].get_xlabel()
+    with pytest.raises(ValueError, match="no row for 7 px"):
+        plot_speeds(table, 7)

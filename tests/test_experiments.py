@@ -40,11 +40,12 @@ def plan(home, picture_folder, monkeypatch):
 def test_run_collect_and_nothing_twice(plan, capfd):
     assert list(status()["state"]) == ["not run", "not run"]
     run_experiments("*seed0")
-    assert list(status()["state"]) == ["finished", "not run"]
+    assert list(status()["state"]) == ["done", "not run"]
     table = collect_experiments()
     assert list(table["run"]) == plan[:1] and {"last_test_top1", "best_test_top1", "peak_memory_mb"} <= set(table)
     run_experiments()
-    assert list(status()["state"]) == ["recorded", "finished"]
+    assert list(status()["state"]) == ["done", "done"]
+    assert [reason.split(",")[0] for reason in status()["reason"]] == ["recorded", "trained here"]
     assert capfd.readouterr().out.count("epoch   1/2") == 2      # one training each
     run_experiments()
     assert capfd.readouterr().out == ""
@@ -66,7 +67,7 @@ def test_a_failed_run_does_not_stop_the_others(plan, monkeypatch, capfd):
     monkeypatch.setattr(experiments, "PLAN", [broken, experiments.PLAN[1]])
     with pytest.raises(RuntimeError, match="failed, with messages above: broken-asymmnet_small"):
         run_experiments()
-    assert list(status()["state"]) == ["not run", "finished"]
+    assert list(status()["state"]) == ["not run", "done"]
     assert find_run(plan[1]).finished
 
 

@@ -12,7 +12,8 @@ def table():
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])
-@pytest.mark.parametrize("case", ["stock", "article", "ours", "ours_data", "data", "mobilenet_v2", "mobilenet_v3_large"])
+@pytest.mark.parametrize("case", ["stock", "article", "ours", "ours_data", "data", "mobilenet_v2",
+                                  "mobilenet_v3_large"])
 def test_every_case_is_measured_at_every_size(table, case, size):
     rows = table[(table["case"] == case) & (table["size"] == size)]
     assert len(rows) and (rows["low"] <= rows["images_per_s"]).all() and (rows["images_per_s"] <= rows["high"]).all()

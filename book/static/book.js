@@ -8,10 +8,16 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   // Icons that are drawn by a font are no text
   for (const icon of document.querySelectorAll("button[aria-label] i")) icon.setAttribute("aria-hidden", "true");
+  for (const icon of document.querySelectorAll(".theme-switch-button [title]")) icon.removeAttribute("title");
   // A list whose items are called otherwise is none
   for (const list of document.querySelectorAll(".citation-list[role=list]")) list.removeAttribute("role");
   // What scrolls by itself can be reached with the keyboard
   for (const box of document.querySelectorAll(".bd-article pre, .bd-article table, .bd-article mjx-container")) {
     if (box.scrollWidth > box.clientWidth && !box.closest("[tabindex]")) box.tabIndex = 0;
   }
+});
+
+// The icon script turns titles into text inside the drawing, which the button's name does not repeat
+window.addEventListener("load", () => {
+  for (const title of document.querySelectorAll(".theme-switch-button svg title")) title.remove();
 });

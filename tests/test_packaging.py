@@ -24,7 +24,8 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 DIRECT = [Requirement(text) for text in chain(PROJECT["project"]["dependencies"], *EXTRAS.values())]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml"}  # where the import's name is not the package's
+# where the import's name is not the package's
+IMPORTED_AS = {"PIL": "pillow", "spellchecker": "pyspellchecker", "yaml": "pyyaml"}
 RECORDERS = {"mxnet", "torch", "models", "pytorch"}  # only where seeded.py records what the authors' code answers
 OWN = {path.stem for path in (ROOT / "tests").rglob("*.py")}  # tests that import each other
 # tests use what pytest and jupyter-book bring with them

@@ -1,0 +1,38 @@
+"""A Sphinx extension for the book's pages: a description for each, and no script that would fetch code from elsewhere.
+
+Named in `_config.yml`. Jupyter Book loads `sphinx_thebe` in any case, which writes the address of a remote script into
+every page, twice, and thereby an error into the browser's console; the book has no use for it.
+"""
+import html
+import re
+
+__all__ = ["describe", "setup"]
+
+LENGTH = 155  # characters that search engines show
+
+
+def describe(body, length=LENGTH):
+    """Return the text of the first paragraph of a page's HTML, cut at a word's end; "" where there is none."""
+    for paragraph in re.findall(r"<p[^>]*>(.*?)</p>", body or "", flags=re.S):
+        text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", paragraph)).split())
+        if text:
+            return text if len(text) <= length else re.sub(r"\s+\S*$", "", text[:length]) + "…"
+    return ""
+
+
+def _finish_page(app, pagename, templatename, context, doctree):
+    text = describe(context.get("body"))
+    if text:
+        context["metatags"] = f'{context.get("metatags", "")}\n<meta name="description" content="{html.escape(text)}">'
+    for kind in ("script_files", "css_files"):
+        context[kind] = [file for file in context.get(kind, ()) if "thebe" not in _words(file).lower()]
+
+
+def _words(file):
+    return f"{getattr(file, 'filename', file)} {getattr(file, 'attributes', '')}"
+
+
+def setup(app):
+    """Connect to Sphinx; called by it."""
+    app.connect("html-page-context", _finish_page, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -99,6 +99,8 @@ class Checkpointing(Work):
         import paddle
 
         from asymmlib.checkpoint import load_checkpoint, save_checkpoint
+        from asymmlib.paths import sweep
+        sweep(self.out)  # as `train` does under the run's lock
         network, optimizer = self.state()
         rows = load_checkpoint(self.out, network, optimizer)
         while len(rows) < EPOCHS:

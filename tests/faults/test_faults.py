@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from asymmlib.paths import atomic_write, project_root, results_dir
+from asymmlib.paths import atomic_write, locked, project_root, results_dir
 
 HERE = Path(__file__).parent
 FULL = os.environ.get("ASYMMLIB_FAULTS") == "full"
@@ -34,14 +34,18 @@ PART = 500  # files a process: one that dies costs the rest of its part
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9, limits and forks are POSIX")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tally():
-    """Rows for results/faults.csv, written at the end of a full round."""
-    rows = []
+    """A row for results/faults.csv, which replaces the one of the same work and fault; in full rounds alone."""
+    rows, path = [], results_dir() / "faults.csv"
     yield rows
-    if FULL:
-        with atomic_write(results_dir() / "faults.csv", "w") as file:
-            pd.DataFrame(rows).to_csv(file, index=False, lineterminator="\n")
+    if not FULL:
+        return
+    with locked(path):
+        old = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        table = pd.concat([old, pd.DataFrame(rows)]).drop_duplicates(["kind", "how", "what"], keep="last")
+        with atomic_write(path, "w") as file:
+            table.sort_values(["kind", "how", "what"]).to_csv(file, index=False, lineterminator="\n")
 
 
 @pytest.mark.parametrize(("fault", "work"), PAIRS)

@@ -90,16 +90,20 @@ print("ended after", len(run.history))
 
 
 def run_cell(client, code, interrupt=None):
-    """Run one cell; call `interrupt` when it has printed two epochs. Returns (status or error's name, text)."""
-    request, printed = client.execute(code), ""
+    """Run one cell; call `interrupt` when it has printed two epochs. Returns (status or error's name, text).
+
+    Python loses an interrupt that arrives in a destructor: as a person would, it interrupts again at the next epoch.
+    """
+    request, printed, seen = client.execute(code), "", 1
     while True:
         message = client.get_iopub_msg(timeout=300)
         if message["parent_header"].get("msg_id") != request:
             continue
         printed += message["content"].get("text", "")
-        if interrupt and len(re.findall(r"^epoch ", printed, re.M)) >= 2:
+        epochs = len(re.findall(r"^epoch ", printed, re.M))
+        if interrupt and epochs > seen:
             interrupt()
-            interrupt = None
+            seen = epochs
         if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
             reply = client.get_shell_msg(timeout=60)["content"]
             return reply.get("ename", reply["status"]), printed

@@ -130,7 +130,8 @@ class Recording(Work):
             about = dict.fromkeys(("python", "packages", "device", "cpu", "threads", "commit"), "x")
             (folder / "run.json").write_text(json.dumps({
                 "model": "asymmnet_small", "settings": {"width": 0.35}, "recipe": recipe, "classes": list("abcd"),
-                "result": result, "environment": about, "pictures": {"train": 8, "eval": 2}, "manifest_sha256": "0", "accelerated": False}))
+                "result": result, "environment": about, "pictures": {"train": 8, "eval": 2}, "manifest_sha256": "0",
+                "accelerated": False}))
             rows = pd.DataFrame({"epoch": range(1, 41), "eval_top1": 0.5, "images_per_s": 100.0})
             rows.to_csv(folder / "history.csv", index=False)
         from asymmlib.results import collect

@@ -100,7 +100,9 @@ def test_no_entry_waits_for_a_check(catalogue):
 
 
 def test_sentences_are_chinese(translated):
-    prose = [entry for entry in translated if len(re.findall(r"[A-Za-z]{2,}", plain(entry.id))) > 3]
+    # a content security policy among a page's metadata is code
+    prose = [entry for entry in translated if len(re.findall(r"[A-Za-z]{2,}", plain(entry.id))) > 3
+             and not entry.id.startswith("default-src ")]
     assert not [entry.string for entry in prose if not re.search(f"[{HAN}]", entry.string)]
 
 

@@ -24,8 +24,11 @@ def _finish_page(app, pagename, templatename, context, doctree):
     text = describe(context.get("body"))
     if text:
         context["metatags"] = f'{context.get("metatags", "")}\n<meta name="description" content="{html.escape(text)}">'
+    # MathJax is two thirds of a megabyte even when compressed: only where there are formulas
+    unwanted = ("thebe",) if 'class="math' in (context.get("body") or "") else ("thebe", "mathjax/")
     for kind in ("script_files", "css_files"):
-        context[kind] = [file for file in context.get(kind, ()) if "thebe" not in _words(file).lower()]
+        context[kind] = [file for file in context.get(kind, ())
+                         if not any(word in _words(file).lower() for word in unwanted)]
 
 
 def _words(file):

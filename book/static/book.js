@@ -19,5 +19,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
 // The icon script turns titles into text inside the drawing, which the button's name does not repeat
 window.addEventListener("load", () => {
-  for (const title of document.querySelectorAll(".theme-switch-button svg title")) title.remove();
+  for (const icon of document.querySelectorAll(".theme-switch-button svg")) {
+    icon.querySelector("title")?.remove();
+    icon.removeAttribute("aria-labelledby");
+    icon.setAttribute("aria-hidden", "true");
+  }
 });

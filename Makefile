@@ -44,7 +44,7 @@ book: $(READY) $(BROWSER)
 	$(JUPYTER_BOOK) build . -W -n --keep-going --all
 	@echo "Open file://$(CURDIR)/$(SITE)"
 
-test: lint unit nbtest site browser
+test: lint unit nbtest site
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import paddle
@@ -107,11 +106,16 @@ training.train("asymmnet_small", Recipe("tiny", image_size=32, epochs=3, batch_s
 """
 
 
+def _process(folder, data, epoch=10**6, seconds=0):
+    """Train in a process of its own, whole unless `epoch` comes."""
+    return subprocess.run([sys.executable, "-c", KILLED, str(data), folder.name, str(epoch), str(seconds)],
+                          capture_output=True, text=True)
+
+
 def _kill(folder, data, epoch, seconds):
     """Have a training killed `seconds` after an epoch (0: its start), or earlier where it would be over by then."""
     while True:
-        process = subprocess.run([sys.executable, "-c", KILLED, str(data), folder.name, str(epoch), str(seconds)],
-                                 capture_output=True, text=True)
+        process = _process(folder, data, epoch, seconds)
         if process.returncode == -signal.SIGKILL and not find_run(folder).finished:
             return
         assert process.returncode in (0, -signal.SIGKILL), process.stderr
@@ -131,15 +135,21 @@ def _assert_same_run(expected, actual):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
-def test_runs_killed_at_random_moments_go_on_and_end_bit_for_bit_the_same(prepared, picture_folder, capsys):
-    """One moment in each epoch; where in it, a seed decides."""
-    started = time.perf_counter()
-    whole = train("asymmnet_small", TINY, prepared=prepared, name="whole")
-    seconds = (time.perf_counter() - started) / TINY.epochs
+def test_runs_killed_at_random_moments_go_on_and_end_bit_for_bit_the_same(home, picture_folder):
+    """One moment in each epoch; where in it, a seed decides. All in processes of their own: what other tests have
+    loaded into this one may round differently."""
+    folder = home / "runs" / "whole"
+    done = _process(folder, picture_folder)
+    assert done.returncode == 0, done.stderr
+    whole = find_run(folder)
+    seconds = whole.info["result"]["session_seconds"] / TINY.epochs
     for epoch, share in enumerate(np.random.default_rng(5).uniform(0, 1, TINY.epochs)):
-        _kill(whole.folder.with_name(f"killed{epoch}"), picture_folder, epoch, share * seconds)
-        _assert_same_run(whole, train("asymmnet_small", TINY, prepared=prepared, name=f"killed{epoch}"))
-        assert not epoch or f"killed{epoch} goes on after epoch" in capsys.readouterr().out
+        killed = folder.with_name(f"killed{epoch}")
+        _kill(killed, picture_folder, epoch, share * seconds)
+        resumed = _process(killed, picture_folder)
+        assert resumed.returncode == 0, resumed.stderr
+        _assert_same_run(whole, find_run(killed))
+        assert not epoch or f"killed{epoch} goes on after epoch" in resumed.stdout
 
 
 def test_torn_checkpoint_falls_back_to_the_one_before(prepared, capsys):

@@ -54,15 +54,20 @@ def make_manifest(images, test_share=False, on_error="error", known=None, progre
     images = Path(images)
     if is_split(images):
         return _keep_split(images, test_share, on_error, known, progress)
-    files = list_pictures(images)
-    _check_classes(files, images)
+    files, digests = _readable(list_pictures(images), _check_classes, images, on_error, known, progress)
+    rows = [row for label, paths in files.items() for row in _rows(label, paths, digests, test_share)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _readable(files, check, images, on_error, known, progress):
+    """({group: readable files}, their digests): `check` sees the groups before pictures are left out, and after."""
+    check(files, images)
     digests, problems = _inspect(files, known or (), progress)
     if problems:
         _report(problems, images, on_error)
-        files = {label: [path for path in paths if path in digests] for label, paths in files.items()}
-        _check_classes(files, images)
-    rows = [row for label, paths in files.items() for row in _rows(label, paths, digests, test_share)]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        files = {group: [path for path in paths if path in digests] for group, paths in files.items()}
+        check(files, images)
+    return files, digests
 
 
 def is_split(images):
@@ -81,12 +86,7 @@ def _keep_split(images, test_share, on_error, known, progress):
         print(f"{images}: only {' and '.join(GIVEN)} are used; left out: {_shown(others)}")
     files = {(label, share): paths for folder, share in GIVEN.items()
              for label, paths in list_pictures(images / folder).items()}
-    _check_split(files, images)
-    digests, problems = _inspect(files, known or (), progress)
-    if problems:
-        _report(problems, images, on_error)
-        files = {place: [path for path in paths if path in digests] for place, paths in files.items()}
-        _check_split(files, images)
+    files, digests = _readable(files, _check_split, images, on_error, known, progress)
     rows = []
     for label in dict.fromkeys(label for label, _ in files):
         paths = [(path, share) for share in GIVEN.values() for path in files[label, share]]

@@ -6,7 +6,6 @@ before have gone to sleep (OpenMP's spin for 0.2 s), then answers once unmeasure
 """
 import tempfile
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from asymmlib.baselines import create_model
 from asymmlib.engines import ENGINES, load_engine, missing, threads
 from asymmlib.export import difference, eager_logits, export
 from asymmlib.paths import atomic_write, results_dir
-from asymmlib.runs import environment
+from asymmlib.runs import environment, package_versions
 
 __all__ = ["PERCENTILES", "available", "measure", "prepare_engines", "summarise", "take_turns", "typical_network",
            "write"]
@@ -123,14 +122,9 @@ def summarise(seconds, batch):
 def _machine():
     """What the times depend on: CPU, cores, threads, Python and the versions of all engines."""
     found = environment()
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    versions = " ".join(f"{name}={number}" for name, number in package_versions(PACKAGES).items())
     return {"cpu": found["cpu"], "cores": found["cores"], "threads": threads(), "python": found["python"],
-            "versions": " ".join(f"{name}={number}" for name, number in versions.items()), "commit": found["commit"]}
+            "versions": versions, "commit": found["commit"]}
 
 
 def write(table, path=None):

@@ -15,7 +15,7 @@ import pandas as pd
 
 from asymmlib.paths import atomic_write, project_root, runs_dir
 
-__all__ = ["Run", "environment", "find_run", "list_runs"]
+__all__ = ["Run", "environment", "find_run", "list_runs", "package_versions"]
 
 KINDS = {"model": str, "settings": dict, "recipe": dict}  # what every run.json has
 PACKAGES = ("asymmlib", "paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow")
@@ -94,14 +94,15 @@ def list_runs():
 def environment():
     """What a result depends on besides its recipe: versions, device, processor, threads and commit, as a dictionary."""
     import paddle
-    return {"python": platform.python_version(), "packages": _versions(), "platform": platform.platform(),
+    return {"python": platform.python_version(), "packages": package_versions(), "platform": platform.platform(),
             "device": paddle.device.get_device(), "cpu": _cpu_name(), "cores": os.cpu_count(),
             "threads": os.environ.get("OMP_NUM_THREADS", "default"), "commit": _commit()}
 
 
-def _versions():
+def package_versions(packages=PACKAGES):
+    """{package: version} of those that are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -46,6 +46,8 @@ class Planned(NamedTuple):
 FAIR = Recipe("fair", image_size=64, epochs=30, batch_size=32, base_lr=0.05, data="caltech16", test_share=True)
 # For networks of which an epoch takes as long as ten of the others: one seed, and the rule to stop is stated here
 PATIENT = FAIR.replace(name="fair-patient", patience=8)
+# VGG19 has no batch norm and may not bear the common learning rate: the same with a tenth of it, outside the comparison
+SLOW = PATIENT.replace(name="fair-patient-slow", base_lr=PATIENT.base_lr / 10)
 
 # The article's recipe at this size, flaws and all, and with one of them mended at a time.
 FLAWED = RECIPES["article"].replace(name="flawed", image_size=64, epochs=30, data="caltech16", test_share=True)
@@ -70,6 +72,7 @@ PLAN = (
       # weight decay differs for AsymmNet alone, so the baseline has nothing to mend there
       if not (model == "mobilenet_v2" and recipe.name == "mended-weight-decay")),
     *(Planned("compare", model, PATIENT, {}) for model in HEAVY),
+    Planned("slow", "vgg19", SLOW, {}),
     *LAPTOP,
 )
 

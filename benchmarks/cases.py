@@ -107,8 +107,8 @@ def torch_case(name, size, batch):
     torch.manual_seed(0)
     tuned = {} if name.endswith("tuned") else {"hardswish": composed_hardswish}
     if not tuned:
-        from asymmlib.fast import tune_process
-        tune_process()
+        from asymmlib.native import tune_malloc
+        tune_malloc()
     network = asymmnet_large(**tuned).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9, weight_decay=1e-4)
     pictures = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)

@@ -13,8 +13,8 @@ from asymmlib.experiments import PLAN
 from asymmlib.results import read_pictures, read_predictions, read_results
 from asymmlib.statistics import LEVEL, compare_many, spread, wilson
 
-__all__ = ["REFERENCE", "compared", "confusion", "duels", "flaw_sentences", "flaws", "hardest", "missing", "on_front",
-           "optimism", "recorded", "seed_curves", "verdicts"]
+__all__ = ["REFERENCE", "compared", "confusion", "duels", "flaw_sentences", "flaws", "guess_sentences", "hardest",
+           "missing", "on_front", "optimism", "recorded", "seed_curves", "verdicts"]
 
 REFERENCE = "AsymmNet-Large r=1"  # the paper's network: everything else is compared with it
 HEADLINE = "best_test_top1"
@@ -45,16 +45,16 @@ def missing(folder=None):
 def compared(folder=None):
     """One row a network of the fair comparison, in the plan's order; mean and standard deviation over its seeds.
 
-    Columns: name, label, params, macs, seeds, low and high (Wilson's interval of the mean test accuracy, as if it were
-    one network's), train_ms (milliseconds of training for one picture), and `spread`'s for the measured columns.
+    Columns: name, label, params, macs, threads, seeds, low and high (Wilson's interval of the mean test accuracy, as if
+    it were one network's), train_ms (milliseconds of training for one picture), and `spread`'s for measured columns.
     """
     table = recorded("compare", folder)
     if table.empty:
-        return pd.DataFrame(columns=["name", "label", "params", "macs", "seeds", "low", "high", "train_ms",
-                                     f"{HEADLINE}_mean", f"{HEADLINE}_sd"])
+        return pd.DataFrame(columns=["name", "label", "params", "macs", "threads", "seeds", "low", "high",
+                                     "train_ms", f"{HEADLINE}_mean", f"{HEADLINE}_sd"])
     measured = spread(table, "name", ["best_eval_top1", "last_test_top1", HEADLINE, "images_per_s", "train_seconds",
                                       "peak_memory_mb", "epochs_done"])
-    facts = table.groupby("name", sort=False)[["label", "params", "macs"]].first()
+    facts = table.groupby("name", sort=False)[["label", "params", "macs", "threads"]].first()
     low, high = wilson(measured[f"{HEADLINE}_mean"], len(read_pictures("test", folder)))
     return facts.join(measured).assign(low=low, high=high, train_ms=1000 / measured["images_per_s_mean"]).reset_index()
 
@@ -106,6 +106,24 @@ def verdicts(reference=REFERENCE, folder=None):
         sentences[opponent] = (
             f"{reference} against {opponent}: {abs(mean):.1f} points {side} {seeds}; p below {LEVEL:g} after "
             f"correction with {sure} of {len(tests)}. {_shown(sure == len(tests) and same_way)}")
+    return sentences
+
+
+def guess_sentences(folder=None):
+    """About each network of the comparison that learned nothing, and what it does with a lower learning rate."""
+    labels, table = read_pictures("test", folder)["class"], compared(folder)
+    guess = labels.value_counts(normalize=True).max() if len(labels) else 0
+    slow, sentences = recorded("slow", folder).set_index("name"), []
+    for row in table[table[f"{HEADLINE}_mean"] <= guess + 1e-9].itertuples():
+        text = (f"{row.name} is right no more often than the most frequent class would be as the answer to everything "
+                f"({guess:.1%}): at the common learning rate it learned nothing, so its place in the comparison says "
+                "nothing about the network.")
+        if row.name in slow.index:
+            run = slow.loc[row.name]
+            low, high = wilson(run[HEADLINE], len(labels))
+            text += (f" With {json.loads(run['recipe_fields'])['base_lr']:g} as the rate, outside the comparison, it "
+                     f"reaches {run[HEADLINE]:.1%} ({low:.1%} to {high:.1%}) with one seed.")
+        sentences.append(text)
     return sentences
 
 

@@ -36,7 +36,8 @@ COMPARISON = """
 Top-1 in per cent. The epoch was chosen on the {evals} eval pictures; the accuracy is that on the {tests} test pictures,
 mean and standard deviation over seeds, beside the last epoch's. The interval is Wilson's {{cite}}`wilson1927` at
 {level:.0f} %, for one network with that accuracy. Cost is the time of training on one picture, on the machine named
-below while other work ran on it: good for telling one from ten, not for telling ten from eleven.
+below while other work ran on it: good for telling one from ten, not for telling ten from eleven, and only between rows
+with the same number of threads.
 """
 DUELS = """
 McNemar's exact test {{cite}}`mcnemar1947` looks only at pictures that one network gets right and the other wrong.
@@ -116,9 +117,9 @@ def _plan(folder):
         epochs = f"{runs['epochs_done'][planned.name]} of {planned.recipe.epochs}" if done else "0, not recorded"
         rows.append({"run": f"`{planned.name}`", "state": "done" if done else "**not run**", "epochs": epochs})
     stopping = [planned for planned in PLAN if planned.recipe.patience]
-    heavy = " and ".join(f"`{planned.model}`" for planned in stopping)
+    heavy = " and ".join(f"`{model}`" for model in dict.fromkeys(planned.model for planned in stopping))
     return (f"{len(PLAN) - len(missing)} of {len(PLAN)} planned runs are recorded"
-            + (f"; {len(missing)} are not, and nothing below counts them.\n" if missing else ".\n")
+            + ("; nothing below counts the rest.\n" if missing else ".\n")
             + f"{heavy} may stop early by a rule of the plan: after {stopping[0].recipe.patience} epochs in a row "
             "without a better eval top-1."
             + (f"\n\n**Not run:** {', '.join(f'`{name}`' for name in missing)}." if missing else "")
@@ -126,7 +127,8 @@ def _plan(folder):
 
 
 def _short(folder):
-    sentences = [*evidence.verdicts(folder=folder).values(), *evidence.flaw_sentences(folder)]
+    sentences = [*evidence.verdicts(folder=folder).values(), *evidence.guess_sentences(folder),
+                 *evidence.flaw_sentences(folder)]
     return "\n".join(f"- {sentence}" for sentence in sentences) or NONE
 
 
@@ -144,7 +146,7 @@ def _comparison(folder):
         "eval": table["best_eval_top1_mean"].map(_percent),
         "MACs": table["macs"].map(thousands), "parameters": table["params"].map(thousands),
         "ms a picture": table["train_ms"].map("{:.1f}".format),
-        "minutes a run": (table["train_seconds_mean"] / 60).map("{:.0f}".format),
+        "minutes a run": (table["train_seconds_mean"] / 60).map("{:.0f}".format), "threads": table["threads"],
         "memory (MiB)": table["peak_memory_mb_mean"].map("{:.0f}".format)})
     front = table["name"][evidence.on_front(table["macs"], mean)]
     text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),

@@ -9,8 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -99,15 +99,23 @@ def machine():
     return map(float, done.stdout.split()[-2:])
 
 
+def book():
+    """The row of the book: seconds of building all of it, notebooks executed, as `make book` does once set up."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--all",
+                   "--path-output", folder]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return {"case": "book", "rounds": 1, "seconds": time.perf_counter() - started}
+
+
 def provenance():
     """Columns that are the same for all rows."""
-    packages = {"paddlepaddle": "paddle", "numpy": "numpy", "torch": "torch"}
-    versions = {name: metadata.version(name) for name, module in packages.items() if importlib.util.find_spec(module)}
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), "unknown")
+    from asymmlib.runs import PACKAGES, environment, package_versions
     gflops, bandwidth = machine()
-    return {"peak_gflops": gflops, "bandwidth_gb_s": bandwidth, "cpu": cpu, "cores": os.cpu_count(),
-            "threads": os.environ["OMP_NUM_THREADS"], "versions": json.dumps(versions)}
+    same = {key: environment()[key] for key in ("cpu", "cores", "threads", "python", "commit")}
+    return {"peak_gflops": gflops, "bandwidth_gb_s": bandwidth, **same,
+            "versions": json.dumps(package_versions((*PACKAGES, "torch")))}
 
 
 def write(rows, same):
@@ -125,6 +133,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="64 px and two rounds only; prints, writes nothing")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every case (default 5)")
+    parser.add_argument("--no-book", action="store_true", help="leave out building the book, which takes minutes")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     same, rows = provenance(), []
@@ -135,6 +144,8 @@ def main():
         print(pd.DataFrame(rows).to_string(), flush=True)
         if not options.quick:
             write(rows, same)
+    if not options.quick and not options.no_book:
+        write([*rows, book()], same)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,13 @@ def test_every_case_is_measured_at_every_size(table, case, size):
 
 
 def test_provenance_is_there(table):
-    columns = ["cpu", "cores", "threads", "versions", "rounds", "peak_mib", "peak_gflops", "bandwidth_gb_s"]
-    assert table[columns].notna().all(axis=None)
+    columns = ["cpu", "cores", "threads", "versions", "commit", "rounds", "peak_gflops", "bandwidth_gb_s"]
+    assert table[columns].notna().all(axis=None) and table.loc[table["size"].notna(), "peak_mib"].notna().all()
+
+
+def test_building_the_book_is_timed(table):
+    (seconds,) = table.loc[table["case"] == "book", "seconds"]
+    assert seconds > 0
 
 
 def test_ratios_follow_from_the_speeds(table):

@@ -48,6 +48,8 @@ FAIR = Recipe("fair", image_size=64, epochs=30, batch_size=32, base_lr=0.05, dat
 PATIENT = FAIR.replace(name="fair-patient", patience=8)
 # VGG19 has no batch norm and may not bear the common learning rate: the same with a tenth of it, outside the comparison
 SLOW = PATIENT.replace(name="fair-patient-slow", base_lr=PATIENT.base_lr / 10)
+# Do the fast kernels change what is learned? The same run on Paddle's own, held against the spread of the seeds
+STOCK = FAIR.replace(name="fair-stock", accelerate=False)
 
 # The article's recipe at this size, flaws and all, and with one of them mended at a time.
 FLAWED = RECIPES["article"].replace(name="flawed", image_size=64, epochs=30, data="caltech16", test_share=True)
@@ -73,6 +75,7 @@ PLAN = (
       if not (model == "mobilenet_v2" and recipe.name == "mended-weight-decay")),
     *(Planned("compare", model, PATIENT, {}) for model in HEAVY),
     Planned("slow", "vgg19", SLOW, {}),
+    Planned("stock", "asymmnet_large", STOCK, {"asymmrate": 1}),
     *LAPTOP,
 )
 

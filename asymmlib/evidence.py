@@ -14,7 +14,7 @@ from asymmlib.results import read_pictures, read_predictions, read_results
 from asymmlib.statistics import LEVEL, compare_many, spread, wilson
 
 __all__ = ["REFERENCE", "compared", "confusion", "duels", "flaw_sentences", "flaws", "guess_sentences", "hardest",
-           "missing", "on_front", "optimism", "recorded", "seed_curves", "verdicts"]
+           "kernel_sentences", "missing", "on_front", "optimism", "recorded", "seed_curves", "verdicts"]
 
 REFERENCE = "AsymmNet-Large r=1"  # the paper's network: everything else is compared with it
 HEADLINE = "best_test_top1"
@@ -124,6 +124,20 @@ def guess_sentences(folder=None):
             text += (f" With {json.loads(run['recipe_fields'])['base_lr']:g} as the rate, outside the comparison, it "
                      f"reaches {run[HEADLINE]:.1%} ({low:.1%} to {high:.1%}) with one seed.")
         sentences.append(text)
+    return sentences
+
+
+def kernel_sentences(folder=None):
+    """Whether runs without the fast kernels end where those with them do: within the seeds' own spread, or not."""
+    fast, sentences = recorded("compare", folder), []
+    for row in recorded("stock", folder).itertuples():
+        seeds = 100 * fast.loc[fast["name"] == row.name, HEADLINE]
+        points = 100 * getattr(row, HEADLINE) - seeds.mean()
+        width, inside = seeds.max() - seeds.min(), abs(points) <= seeds.max() - seeds.min()
+        sentences.append(
+            f"{row.name} on Paddle's own kernels: {100 * getattr(row, HEADLINE):.1f} on test, {points:+.1f} points "
+            f"from the mean of its {len(seeds)} seeds on the fast ones, which differ by up to {width:.1f} points among "
+            f"themselves: {'within' if inside else 'outside'} the spread of the seeds.")
     return sentences
 
 

@@ -152,7 +152,8 @@ def _comparison(folder):
     text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),
                              level=100 * (1 - LEVEL))
     return (f"{text}\n{_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that no "
-            f"recorded network is both better and cheaper: {', '.join(front)}.")
+            f"recorded network is both better and cheaper: {', '.join(front)}."
+            + "".join(f"\n\n{sentence}" for sentence in evidence.kernel_sentences(folder)))
 
 
 def _duels(folder):

@@ -110,6 +110,16 @@ def test_a_network_that_learned_nothing_is_named_with_what_a_lower_rate_brings(e
     assert "With 0.005 as the rate" in sentence and "66.7%" in sentence
 
 
+def test_runs_without_the_fast_kernels_are_held_against_the_spread_of_the_seeds(everything):
+    (sentence,) = evidence.kernel_sentences(everything)  # all its seeds get 75 % right, it too
+    assert "75.0 on test, +0.0 points" in sentence and sentence.endswith(": within the spread of the seeds.")
+    runs = pd.read_csv(everything / "runs.csv")
+    runs.loc[runs["run"].str.startswith("stock-"), "best_test_top1"] = 0.7
+    runs.to_csv(everything / "runs.csv", index=False)
+    (sentence,) = evidence.kernel_sentences(everything)
+    assert "-5.0 points" in sentence and sentence.endswith(": outside the spread of the seeds.")
+
+
 def test_the_best_epoch_flatters(everything):
     assert evidence.optimism(everything)["points"].to_numpy() == pytest.approx(1.0)
 

@@ -10,6 +10,7 @@ import gzip
 import http.server
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -35,6 +36,11 @@ UNSET_FORMULAS = """[...document.querySelectorAll('.bd-article .math')].filter(e
 # the beginnings of code, or of what it printed, that is wider than its box
 CUT_OFF = """[...document.querySelectorAll('.bd-article pre')]
   .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80))"""
+# names, for the eye or the ear, of the controls that the theme puts around a page
+CONTROLS = """[...document.querySelectorAll('button, nav, input')]
+  .filter(e => e.offsetParent && !e.closest('.bd-article'))
+  .map(e => e.ariaLabel || e.title || e.textContent.trim() ||
+            document.getElementById(e.getAttribute('aria-labelledby'))?.textContent || '')"""
 EXPLORERS = [page for page in PAGES if page.endswith("book/explorer.html")]
 
 
@@ -138,6 +144,14 @@ def test_page(visit):
     assert page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)") == []
     assert visit.problems == []
     assert visit.weight() <= MAX_BYTES, f"{name} weighs {visit.weight():,} bytes"
+
+
+def test_words_of_the_theme(visit):
+    """Every control has a name, in the language of its edition."""
+    names = visit.page.evaluate(CONTROLS)
+    chinese = visit.name.startswith("zh/")
+    assert len(names) > 3
+    assert [name for name in names if not name or bool(re.search("[\u4e00-\u9fff]", name)) != chinese] == []
 
 
 def test_print(visit):

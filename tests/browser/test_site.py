@@ -133,6 +133,27 @@ def visit(request, chromium, server):
         yield visitor
 
 
+@pytest.fixture(scope="session")
+def axe():
+    if not AXE.is_file():
+        if shutil.which("npm") is None:
+            pytest.skip("no npm here, which brings axe-core")
+        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, text=True,
+                              capture_output=True, env=os.environ)
+        if not AXE.is_file():
+            pytest.skip(f"npm could not bring axe-core (no network?): {done.stderr.strip()[-200:]}")
+    return AXE.read_text(encoding="utf-8")
+
+
+def test_accessibility(visit, axe):
+    """First of a visit: a while after each change of width the theme decides anew which code the keyboard reaches."""
+    visit.page.evaluate(axe)
+    found = visit.page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
+    serious = [f"{item['id']}: {node['html'][:160]} {node['failureSummary'][:300]}" for item in found
+               if item["impact"] in ("serious", "critical") for node in item["nodes"]]
+    assert not serious, "\n".join(serious[:20])
+
+
 def test_page(visit):
     page, name = visit.page, visit.name
     assert page.locator("html").get_attribute("data-theme") == visit.theme
@@ -162,26 +183,6 @@ def test_print(visit):
     visit.page.emulate_media(media="screen")
     visit.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
     assert wide == [], visit.name
-
-
-@pytest.fixture(scope="session")
-def axe():
-    if not AXE.is_file():
-        if shutil.which("npm") is None:
-            pytest.skip("no npm here, which brings axe-core")
-        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, text=True,
-                              capture_output=True, env=os.environ)
-        if not AXE.is_file():
-            pytest.skip(f"npm could not bring axe-core (no network?): {done.stderr.strip()[-200:]}")
-    return AXE.read_text(encoding="utf-8")
-
-
-def test_accessibility(visit, axe):
-    visit.page.evaluate(axe)
-    found = visit.page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
-    serious = [f"{item['id']}: {node['html'][:160]} {node['failureSummary'][:300]}" for item in found
-               if item["impact"] in ("serious", "critical") for node in item["nodes"]]
-    assert not serious, "\n".join(serious[:20])
 
 
 @pytest.mark.parametrize(("folder", "word"), [("", "bottleneck"), ("zh/", "瓶颈")])

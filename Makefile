@@ -44,7 +44,7 @@ book: $(READY) $(BROWSER)
 	$(JUPYTER_BOOK) build . -W -n --keep-going --all
 	@echo "Open file://$(CURDIR)/$(SITE)"
 
-test: lint unit nbtest site
+test: lint unit nbtest site browser
 
 lint: $(READY)
 	$(RUN) -m ruff check .
@@ -80,7 +80,7 @@ catalogues: $(READY)
 
 # The built site in Chromium, with the network cut; skipped, with the reason, where there is no Chromium.
 browser: $(READY)
-	$(RUN) -m pytest -q -rs tests/browser
+	$(RUN) -m pytest -q -rs -n 2 tests/browser
 
 # Execute the notebooks on the drawn pictures and store what they show: no other pictures go into the repository.
 notebooks: $(READY)

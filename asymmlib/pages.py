@@ -24,11 +24,21 @@ def _finish_page(app, pagename, templatename, context, doctree):
     text = describe(context.get("body"))
     if text:
         context["metatags"] = f'{context.get("metatags", "")}\n<meta name="description" content="{html.escape(text)}">'
-    # MathJax is two thirds of a megabyte even when compressed: only where there are formulas
-    unwanted = ("thebe",) if 'class="math' in (context.get("body") or "") else ("thebe", "mathjax/")
+    unwanted = tuple(_unwanted(context))
     for kind in ("script_files", "css_files"):
         context[kind] = [file for file in context.get(kind, ())
                          if not any(word in _words(file).lower() for word in unwanted)]
+
+
+def _unwanted(context):
+    """Words in the names of scripts and styles that this page does without."""
+    yield "thebe"
+    # MathJax and its fonts are a third of a megabyte even when compressed: only where there are formulas
+    if 'class="math' not in (context.get("body") or ""):
+        yield "mathjax/"
+    # Sphinx's words for the search's results are read with `new Function`, which a page may have forbidden itself
+    if "Content-Security-Policy" in context.get("metatags", ""):
+        yield "translations.js"
 
 
 def _words(file):

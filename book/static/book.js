@@ -1,6 +1,9 @@
 /* What the theme's markup lacks for readers with a screen reader or a keyboard. */
 "use strict";
 
+// A page that is opened as a file may not read other files: the search's results then come without their excerpts
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
 document.addEventListener("DOMContentLoaded", () => {
   // A name that hides the visible text of a control: the text itself is the better name
   for (const control of document.querySelectorAll("button[aria-label], summary[aria-label], a.btn[aria-label]")) {
@@ -14,14 +17,5 @@ document.addEventListener("DOMContentLoaded", () => {
   // What scrolls by itself can be reached with the keyboard
   for (const box of document.querySelectorAll(".bd-article pre, .bd-article table, .bd-article mjx-container")) {
     if (box.scrollWidth > box.clientWidth && !box.closest("[tabindex]")) box.tabIndex = 0;
-  }
-});
-
-// The icon script turns titles into text inside the drawing, which the button's name does not repeat
-window.addEventListener("load", () => {
-  for (const icon of document.querySelectorAll(".theme-switch-button svg")) {
-    icon.querySelector("title")?.remove();
-    icon.removeAttribute("aria-labelledby");
-    icon.setAttribute("aria-hidden", "true");
   }
 });

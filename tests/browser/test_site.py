@@ -1,13 +1,16 @@
 """The built site in a browser whose network is cut: every page of every language, two widths, light and dark.
 
 Needs `make site` before; skipped, with the reason, where there is no built site or no Chromium. Light pages are served
-from this machine, dark ones opened from file://, so that both ways are tested.
+from this machine, dark ones opened from file://, so that both ways are tested. Each page is loaded once in each way:
+the tests that look at it share that visit.
 """
+import contextlib
 import functools
 import gzip
 import http.server
-import json
+import itertools
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -27,6 +30,17 @@ WAYS = {"light": "http", "dark": "file"}
 WIDTHS = (1400, 390)
 MAX_BYTES = 1_500_000
 AXE = HERE / "node_modules" / "axe-core" / "axe.min.js"
+# formulas of this page that MathJax has left as text, or set as an error
+UNSET_FORMULAS = """[...document.querySelectorAll('.bd-article .math')].filter(e => e.offsetParent)
+  .filter(e => !e.querySelector('mjx-container') || e.querySelector('mjx-merror')).map(e => e.textContent)"""
+# the beginnings of code, or of what it printed, that is wider than its box
+CUT_OFF = """[...document.querySelectorAll('.bd-article pre')]
+  .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80))"""
+# names, for the eye or the ear, of the controls that the theme puts around a page
+CONTROLS = """[...document.querySelectorAll('button, nav, input')]
+  .filter(e => e.offsetParent && !e.closest('.bd-article'))
+  .map(e => e.ariaLabel || e.title || e.textContent.trim() ||
+            document.getElementById(e.getAttribute('aria-labelledby'))?.textContent || '')"""
 EXPLORERS = [page for page in PAGES if page.endswith("book/explorer.html")]
 
 
@@ -80,8 +94,10 @@ class Visitor:
             self.loaded[path] = path
         return route.continue_()
 
-    def open(self, page):
-        self.page.goto(f"{self.base}/{page}", wait_until="load")
+    def open(self, name):
+        self.name = name
+        self.page.goto(f"{self.base}/{name}", wait_until="load")
+        self.page.evaluate("Promise.all([window.MathJax?.startup?.promise, document.fonts.ready]).then(() => 0)")
         return self.page
 
     def weight(self):
@@ -91,29 +107,30 @@ class Visitor:
                    for path in self.loaded)
 
 
-@pytest.fixture(params=WAYS)
-def visitor(request, chromium, server):
-    base = server if WAYS[request.param] == "http" else SITE.as_uri()
-    context = chromium.new_context(color_scheme=request.param, reduced_motion="reduce",
+@contextlib.contextmanager
+def visiting(chromium, server, theme):
+    base = server if WAYS[theme] == "http" else SITE.as_uri()
+    context = chromium.new_context(color_scheme=theme, reduced_motion="reduce",
                                    viewport={"width": WIDTHS[0], "height": 900})
     visitor = Visitor(context, base)
-    visitor.theme = request.param
+    visitor.theme = theme
     yield visitor
     context.close()
 
 
-@pytest.mark.parametrize("name", PAGES or ["none"])
-def test_page(visitor, name):
-    page = visitor.open(name)
-    assert page.locator("html").get_attribute("data-theme") == visitor.theme
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 900})
-        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert overflow <= 0, f"{name} is {overflow} px too wide on a screen of {width} px"
-    broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
-    assert not broken
-    assert not visitor.problems
-    assert visitor.weight() <= MAX_BYTES, f"{name} weighs {visitor.weight():,} bytes"
+@pytest.fixture(params=WAYS)
+def visitor(request, chromium, server):
+    with visiting(chromium, server, request.param) as visitor:
+        yield visitor
+
+
+@pytest.fixture(scope="module", params=itertools.product(PAGES or ["none"], WAYS), ids="-".join)
+def visit(request, chromium, server):
+    """One page, loaded once: tests that change how it is shown put it back."""
+    name, theme = request.param
+    with visiting(chromium, server, theme) as visitor:
+        visitor.open(name)
+        yield visitor
 
 
 @pytest.fixture(scope="session")
@@ -128,14 +145,44 @@ def axe():
     return AXE.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", PAGES or ["none"])
-def test_accessibility(visitor, axe, name):
-    page = visitor.open(name)
-    page.evaluate(axe)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+def test_accessibility(visit, axe):
+    """First of a visit: a while after each change of width the theme decides anew which code the keyboard reaches."""
+    visit.page.evaluate(axe)
+    found = visit.page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
     serious = [f"{item['id']}: {node['html'][:160]} {node['failureSummary'][:300]}" for item in found
                if item["impact"] in ("serious", "critical") for node in item["nodes"]]
     assert not serious, "\n".join(serious[:20])
+
+
+def test_page(visit):
+    page, name = visit.page, visit.name
+    assert page.locator("html").get_attribute("data-theme") == visit.theme
+    assert page.evaluate(UNSET_FORMULAS) == []
+    for width in reversed(WIDTHS):
+        page.set_viewport_size({"width": width, "height": 900})
+        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0, f"{name} is {overflow} px too wide on a screen of {width} px"
+    assert page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)") == []
+    assert visit.problems == []
+    assert visit.weight() <= MAX_BYTES, f"{name} weighs {visit.weight():,} bytes"
+
+
+def test_words_of_the_theme(visit):
+    """Every control has a name, in the language of its edition."""
+    names = visit.page.evaluate(CONTROLS)
+    chinese = visit.name.startswith("zh/")
+    assert len(names) > 3
+    assert [name for name in names if not name or bool(re.search("[\u4e00-\u9fff]", name)) != chinese] == []
+
+
+def test_print(visit):
+    """On paper no line of code is cut off: nothing inside an article is wider than it."""
+    visit.page.emulate_media(media="print")
+    visit.page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins, at 96 dpi
+    wide = visit.page.evaluate(CUT_OFF)
+    visit.page.emulate_media(media="screen")
+    visit.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+    assert wide == [], visit.name
 
 
 @pytest.mark.parametrize(("folder", "word"), [("", "bottleneck"), ("zh/", "瓶颈")])
@@ -176,15 +223,3 @@ def test_explorer(visitor, name):
     with pytest.raises(ValueError) as refused:
         formula("small", 0.8, -1)
     assert str(refused.value) in status.inner_text() and not visitor.problems
-
-
-def test_print(chromium, visitor, tmp_path):
-    """On paper no line of code is cut off: nothing inside an article is wider than it."""
-    for name in PAGES:
-        page = visitor.open(name)
-        page.emulate_media(media="print")
-        page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins, at 96 dpi
-        wide = page.evaluate("""[...document.querySelectorAll('.bd-article pre')]
-          .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80))""")
-        assert not wide, f"{name}: {json.dumps(wide)}"
-        page.emulate_media(media="screen")

@@ -36,7 +36,7 @@ def constraints(session, paddle):
     with open("constraints.txt", encoding="utf-8") as file:
         lines = [line for line in file if line.split("==")[0].lower() not in INSTEAD[paddle]]
     lines += [f"{name}=={version}\n" for name, version in INSTEAD[paddle].items()]
-    path = f"{session.create_tmp()}/constraints.txt"
+    path = f"{session.virtualenv.location}/constraints.txt"
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(lines)
     return path
@@ -67,7 +67,7 @@ def tests(session, paddle):
     session.install("--quiet", "--constraint", constraints(session, paddle), "--editable", f".[{EXTRAS[paddle]}]")
     versions = json.loads(session.run("python", "-c", VERSIONS, silent=True).splitlines()[-1])
     session.log(", ".join(f"{name} {version}" for name, version in versions.items()))
-    report = Path(session.create_tmp()) / "report.xml"
+    report = Path(session.virtualenv.location) / "report.xml"  # create_tmp's TMPDIR is too long for Chromium's socket
     report.unlink(missing_ok=True)
     try:
         session.run("python", "-m", "pytest", "-q", "-rfEs", f"--junitxml={report}", *(session.posargs or SUITE))

@@ -11,17 +11,18 @@ from asymmlib.paths import atomic_write, project_root
 
 __all__ = ["RELEASED", "load_released", "model_card", "release", "weights_dir"]
 
-RELEASED = {"asymmnet_large": {"asymmrate": 1}, "asymmnet_small": {"asymmrate": 1}}  # model: settings
+# model: settings; MobileNetV2 for those who want to compare, as the live page does
+RELEASED = {"asymmnet_large": {"asymmrate": 1}, "asymmnet_small": {"asymmrate": 1}, "mobilenet_v2": {}}
 SPLITS = ("eval", "test")
 
 CARD = """# Trained weights
 
-Written by `python -m asymmlib release`; do not edit. Two networks of this book, trained from random weights to tell
+Written by `python -m asymmlib release`; do not edit. Networks of this book, trained from random weights to tell
 sixteen classes of Caltech-101 apart. Use them with
 
 ```shell
 python -m asymmlib predict IMAGE...                          # {default}, the five most probable classes
-python -m asymmlib predict --model {other} IMAGE...
+{others}
 ```
 
 or in Python: `network, info = asymmlib.release.load_released("{default}")`. Inputs are RGB pictures resized to
@@ -162,14 +163,15 @@ def _write(path, tensors, info):
 
 def model_card(infos):
     """The text of `weights/README.md` for {model: info}."""
-    first, (default, other) = next(iter(infos.values())), infos
+    first, (default, *others) = next(iter(infos.values())), infos
     counts = {split: first["accuracy"][split]["pictures"] for split in SPLITS}
     recipe = [f"| {name} | {value} |" for name, value in first["recipe"].items()
               if name != "seed" and value is not None]
     return CARD.format(
-        default=default, other=other, size=first["image_size"], accuracy="\n".join(_accuracy_rows(infos)),
+        default=default, others="\n".join(f"python -m asymmlib predict --model {name} IMAGE..." for name in others),
+        size=first["image_size"], accuracy="\n".join(_accuracy_rows(infos)),
         storage=" ".join(_storage(model, info) for model, info in infos.items()),
-        runs=" and ".join(f"{info['candidates']} of {model}" for model, info in infos.items()),
+        runs=", ".join(f"{info['candidates']} of {model}" for model, info in infos.items()),
         train=first["train_pictures"], classes=", ".join(first["classes"]), evals=counts["eval"], tests=counts["test"],
         manifest=first["manifest_sha256"], recipe="\n".join(["| setting | value |", "|---|---|", *recipe]))
 

@@ -20,10 +20,10 @@ MAX_BYTES = 25_000_000  # of all released files together
 
 @pytest.fixture
 def recorded(home, picture_folder, monkeypatch):
-    """Two seeds of the small network and one of the large, trained for an epoch and recorded."""
+    """Two seeds of the small network and one of the others, trained for an epoch and recorded."""
     recipe = Recipe("tiny", image_size=32, epochs=1, batch_size=8, data=str(picture_folder), test_share=True)
-    plan = [Planned("compare", model, recipe.replace(seed=seed), {"asymmrate": 1})
-            for model, seed in (("asymmnet_small", 0), ("asymmnet_small", 1), ("asymmnet_large", 0))]
+    plan = [Planned("compare", model, recipe.replace(seed=seed), release.RELEASED[model]) for model, seed in (
+        ("asymmnet_small", 0), ("asymmnet_small", 1), ("asymmnet_large", 0), ("mobilenet_v2", 0))]
     for module in (experiments, evidence):
         monkeypatch.setattr(module, "PLAN", plan)
     for module in ("experiments", "results"):

@@ -4,6 +4,8 @@ Names are loaded on first use, so that `import asymmlib` needs no Paddle: `asymm
 """
 from importlib import import_module
 
+import PIL.Image  # noqa: F401 - before Paddle: 2.6 brings a zlib of its own, with which Pillow then fails or crashes
+
 __version__ = "0.1.0"
 
 # public name -> module that owns it

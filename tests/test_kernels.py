@@ -22,6 +22,12 @@ few = settings(max_examples=25, deadline=None, derandomize=True)
 sides = st.integers(1, 40)
 
 
+def inferring(layer):
+    """The layer in eval mode; Paddle 2's own `eval` returns nothing."""
+    layer.eval()
+    return layer
+
+
 def outcome(run, layer, *inputs):
     """Output and all gradients, as arrays, for a fixed gradient of the output."""
     for tensor in (*inputs, *layer.parameters()):
@@ -72,7 +78,7 @@ def test_depthwise(n, c, h, w, kernel, stride):
        kernel=st.sampled_from([3, 5]), stride=st.sampled_from([1, 2]), copies=st.integers(1, 2))
 def test_depthwise_of_a_concatenation_that_is_never_built(n, side, c, h, w, kernel, stride, copies):
     width = c + 2 * copies * side
-    layer = ConvBNAct(width, width, kernel, stride, groups=width).eval()
+    layer = inferring(ConvBNAct(width, width, kernel, stride, groups=width))
     agree(_Concatenated(layer, copies), [(n, c, h, w), (n, side, h, w)])
 
 
@@ -122,7 +128,7 @@ def test_batch_norm(n, c, h, w, groups, training, seed):
 @few
 @given(activation=st.sampled_from(["hardswish", None]), n=st.integers(2, 4), h=st.integers(5, 20))
 def test_activation(activation, n, h):
-    agree(ConvBNAct(8, 16, activation=activation).eval(), [(n, 8, h, h)])
+    agree(inferring(ConvBNAct(8, 16, activation=activation)), [(n, 8, h, h)])
 
 
 @needs_kernels
@@ -136,7 +142,7 @@ def test_squeeze_and_excitation_with_its_pool(n, c, h, w):
 @needs_kernels
 def test_two_threads_at_once_give_what_one_gives():
     paddle.seed(0)
-    layers = [fast.accelerate(ConvBNAct(24, 24, 3, groups=24, activation="hardswish").eval()) for _ in range(2)]
+    layers = [fast.accelerate(inferring(ConvBNAct(24, 24, 3, groups=24, activation="hardswish"))) for _ in range(2)]
     pictures = [paddle.to_tensor(paddle.randn([4, 24, 33, 31]), stop_gradient=False) for _ in layers]
     alone = [outcome(layer, layer, x) for layer, x in zip(layers, pictures, strict=True)]
     together = [[], []]
@@ -161,7 +167,7 @@ def test_other_tensors_take_the_stock_path_and_it_is_said(inputs):
     fast._say_once.cache_clear()
     if fast.is_accelerated(layer):
         with pytest.warns(UserWarning, match="Paddle's own kernels are used instead"):
-            layer.eval()(inputs)
+            inferring(layer)(inputs)
 
 
 PROGRAM = """

@@ -16,6 +16,7 @@ from PIL import Image
 from asymmlib import live
 from asymmlib.bench_infer import typical_network
 from asymmlib.dataset import load_picture, normalise
+from asymmlib.engines import missing_package
 from asymmlib.export import eager_logits, save_half
 from asymmlib.paths import project_root
 from asymmlib.sample import draw
@@ -229,6 +230,7 @@ def test_a_missing_file_is_said(browser, site, tmp_path):
     assert page.is_enabled("#live-load")
 
 
+@pytest.mark.skipif(bool(missing_package("onnx")), reason=missing_package("onnx"))
 def test_without_the_runtime_the_page_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "runtime_dir", lambda: tmp_path / "nowhere")
     monkeypatch.setattr(live, "built_dir", lambda: tmp_path / "built")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import paddle
@@ -166,7 +167,8 @@ def test_other_tensors_take_the_stock_path_and_it_is_said(inputs):
     layer = fast.accelerate(ConvBNAct(8, 8).to(dtype=inputs.dtype))
     fast._say_once.cache_clear()
     if fast.is_accelerated(layer):
-        with pytest.warns(UserWarning, match="Paddle's own kernels are used instead"):
+        refused = suppress(ValueError) if not inputs.size else nullcontext()  # by Paddle 2 itself, where it is empty
+        with pytest.warns(UserWarning, match="Paddle's own kernels are used instead"), refused:
             inferring(layer)(inputs)
 
 

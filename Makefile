@@ -75,6 +75,7 @@ book-zh: $(READY)
 catalogues: $(READY)
 	$(RUN) locale/edition.py gettext
 	SOURCE_DATE_EPOCH=0 $(JUPYTER_BOOK) $(call EDITION,gettext) --builder custom --custom-builder gettext
+	rm -f _build/gettext/_build/gettext/sphinx.pot  # the theme's few words: sphinx.po has them, by hand
 	$(RUN) $(VENV)/bin/sphinx-intl update -p _build/gettext/_build/gettext -d locale -l zh_CN -w 100 --no-obsolete
 	@$(RUN) $(VENV)/bin/sphinx-intl stat -d locale -l zh_CN || true
 

@@ -6,6 +6,7 @@ command that brings it, and never fetched. No engine here uses the network or an
 import os
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,9 @@ def _eager(network, export, batch):
 def _paddle_inference(onednn):
     def load(network, export, batch):
         from paddle import inference
-        config = inference.Config(str(export / "inference.json"), str(export / "inference.pdiparams"))
+        programs = (export / "inference.json", export / "inference.pdmodel")  # Paddle 2 writes the second
+        program = next(filter(Path.is_file, programs), programs[0])
+        config = inference.Config(str(program), str(export / "inference.pdiparams"))
         config.disable_gpu()
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(threads())

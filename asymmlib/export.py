@@ -2,7 +2,7 @@
 
 | file | what it is | read by |
 |---|---|---|
-| inference.json, inference.pdiparams | static program and parameters | Paddle Inference |
+| inference.json (Paddle 2: .pdmodel), inference.pdiparams | static program and parameters | Paddle Inference |
 | model.onnx, model-float16.onnx | the same network, opset 17; weights as float32 or float16 | ONNX Runtime, OpenVINO |
 | weights-float16.safetensors | parameters under our names, half the bytes | `asymmlib.weights.load_weights` |
 | export.json | classes, preprocessing, versions, and how far each file is from the eager network | people |

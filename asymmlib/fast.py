@@ -19,9 +19,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.autograd import PyLayer
+from paddle.vision.models import mobilenetv3
 
 from asymmlib.native import load_library, tune_malloc
-from asymmlib.network import AsymmetricalBottleneck, ConvBNAct
+from asymmlib.network import AsymmetricalBottleneck, ConvBNAct, SqueezeExcitation
 
 __all__ = ["accelerate", "is_accelerated", "restore"]
 
@@ -194,13 +195,31 @@ def _bottleneck(self, x):
     return x + y if self.plan.shortcut else y
 
 
+def _excite(self, x):
+    if not _suits(x):
+        return type(self).forward(self, x)
+    own = isinstance(self, SqueezeExcitation)
+    factor = F.hardsigmoid(self.restore(F.relu(self.reduce(self.pool(x))))) if own else self._scale(x)
+    planes = x.shape[0] * x.shape[1]  # each times its factor: a depthwise convolution of 1 x 1 pixels
+    layer = (1, planes, *x.shape[2:], 0, 0, planes, 1, 1, ACTIVATIONS[None], PLAIN, True)
+    return _Convolution.apply(layer, ("x", "w"), None, True, x.contiguous(), factor).reshape(x.shape)
+
+
+def _average(self, x):
+    if self._output_size not in (1, [1, 1], (1, 1)) or self._data_format != "NCHW" or not _suits(x):
+        return nn.AdaptiveAvgPool2D.forward(self, x)
+    area = x.shape[2] * x.shape[3]  # the mean as a matrix product, which has more threads than Paddle's pooling
+    return paddle.matmul(x.reshape([-1, area]), paddle.full([area, 1], 1 / area)).reshape([*x.shape[:2], 1, 1])
+
+
 def _hooked(*layers):
     return any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
 
 
 _FORWARDS = {
-    nn.Conv2D.forward: _conv2d, nn.Sequential.forward: _sequence, ConvBNAct.forward: _conv_bn_act,
-    AsymmetricalBottleneck.forward: _bottleneck,
+    nn.Conv2D.forward: _conv2d, nn.Sequential.forward: _sequence, nn.AdaptiveAvgPool2D.forward: _average,
+    ConvBNAct.forward: _conv_bn_act, AsymmetricalBottleneck.forward: _bottleneck,
+    SqueezeExcitation.forward: _excite, mobilenetv3.SqueezeExcitation.forward: _excite,
 }
 
 

@@ -1,5 +1,5 @@
 // The CPU kernels behind asymmlib.fast: one convolution, its batch norm and its activation in one call.
-// Tensors are float32, contiguous, [N, C, H, W]. Known are depthwise convolutions (3x3 and 5x5, stride 1 or 2) and dense
+// Tensors are float32, contiguous, [N, C, H, W]. Known are depthwise convolutions (1x1, 3x3, 5x5, stride 1 or 2) and dense
 // ones (1x1, or any odd side where the input needs no gradient), all with padding K / 2. A depthwise one may read a
 // second input, `side`, as `copies` times side, then x, then `copies` times side, as if they had been concatenated.
 // No function keeps state. All loops are split statically and every sum has a fixed order: equal input and equal thread
@@ -31,8 +31,7 @@ struct Tensors {
   const float *x, *side_x, *w, *gamma, *beta;        // gamma and beta may be missing; beta alone is a bias
   float *running_mean, *running_var, *mean, *scale;  // scale: 1 / sqrt(variance + eps)
   float *y, *z;                                      // convolution's output, and the layer's; may be the same
-  const float* gz;                                   // gradients from here on; gx, gside, gw may be missing
-  float *gx, *gside, *gw, *ggamma, *gbeta;
+  float *gz, *gx, *gside, *gw, *ggamma, *gbeta;       // gradients; all but gz may be missing
 };
 struct Job : Layer, Tensors { double eps, momentum; };
 Int divide_up(Int a, Int b) { return (a + b - 1) / b; }
@@ -226,7 +225,8 @@ void depthwise_forward(const Job& j) {
         if (j.norm == BATCH) sums.add(y, area);
       }
       statistics(j, c, sums);
-      for (Int at = c * area; at < j.N * j.O * area; at += j.O * area) apply({j, c}, j.y + at, j.z + at, area);
+      for (Int at = c * area; (j.norm || j.beta) && at < j.N * j.O * area; at += j.O * area)
+        apply({j, c}, j.y + at, j.z + at, area);
     }
   }
 }
@@ -257,7 +257,7 @@ void depthwise_backward(const Job& j) {
           gradient(j, channel, at, p.OW, inside + r * p.PW);
         if (j.gw) {
           p.split(source(j, j.side_x, j.x, n, c), padded.data());
-          (T == 9 ? dots<9> : dots<25>)(inside, padded.data(), p.taps, p.OH * p.PW, acc);
+          (T == 1 ? dots<1> : T == 9 ? dots<9> : dots<25>)(inside, padded.data(), p.taps, p.OH * p.PW, acc);
         }
         if (float* gx = source(j, j.gside, j.gx, n, c)) input_gradient(j.w + c * T, gx, add);
       }

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from asymmlib.archive import READ_ERRORS
+
 __all__ = ["read_pth"]
 
 STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8"}
@@ -36,6 +38,8 @@ def read_pth(path):
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is no zip file ({error}); PyTorch before 1.6 wrote others: load it there and save "
                          "it again with torch.save(model.state_dict(), path)") from error
+    except READ_ERRORS as error:  # damage that zipfile does not call BadZipFile, encryption, another compression
+        raise error if str(path) in str(error) else ValueError(f"{path} cannot be read: {error}") from error
     for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

@@ -3,8 +3,6 @@
 Ours are safetensors under our parameter names. The authors' are PyTorch state dicts (`.pth`, `.npz`, `.safetensors`)
 and Gluon's `.params`. Whatever is loaded is checked name by name first, and no file can run code.
 """
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from paddle import nn
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from asymmlib.archive import READ_ERRORS
 from asymmlib.gluon import read_params
 from asymmlib.names import NAMINGS, find_naming
 from asymmlib.paths import atomic_write
@@ -95,7 +94,7 @@ def _read_npz(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, AttributeError, TypeError) as error:
+    except (*READ_ERRORS, AttributeError) as error:
         raise ValueError(f"{path} is not a complete .npz file of plain arrays ({error})") from error
 
 

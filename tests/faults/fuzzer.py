@@ -2,7 +2,7 @@
 
 Each input is a good file with seeded damage. Prints a JSON line per counted outcome: right (read), rejected (a
 `ValueError` that names the file), crashed (any other exception, more memory than allowed, a file outside the target).
-The process has limits on memory and time; one that dies is counted by who started it.
+The process has a limit on memory, each input one on time; a process that dies is counted by who started it.
 """
 import io
 import json
@@ -10,6 +10,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import struct
 import sys
 import tarfile
@@ -24,6 +25,7 @@ from PIL import Image
 from asymmlib.startup import load_paddle
 
 SPARE_BYTES = 2**30  # beyond what the libraries take when loaded
+LIMIT_S = 30  # for one input; generous, as other work may hold the processor
 INTERESTING = (b"\x00", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff\xff\xff\xff\xff", b"../", b"/etc/", b"\n",
                b",", b"1e999", b"null", b'"', b"{", b"[[[[[[[[")
 
@@ -59,6 +61,32 @@ def params():
 def safetensors():
     from safetensors.numpy import save
     return save({"a": np.zeros((3, 4), np.float32), "b": np.ones(5, np.float32)}, metadata={"x": "y"})
+
+
+def npz():
+    target = io.BytesIO()
+    np.savez(target, a=np.zeros((3, 4), np.float32), b=np.ones(5, np.float32))
+    return target.getvalue()
+
+
+def pth():
+    """What torch.save writes: its pickle, put together here opcode by opcode, and the raw values."""
+    def tensor(key, count):
+        return pickle_string("w" + key) + (
+            b"ctorch._utils\n_rebuild_tensor_v2\n((" + pickle_string("storage") + b"ctorch\nFloatStorage\n"
+            + pickle_string(key) + pickle_string("cpu") + b"K" + bytes([count]) + b"tQK\x00K" + bytes([count])
+            + b"\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR")
+
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02}(" + tensor("0", 12) + tensor("1", 5) + b"u.")
+        for key, count in (("0", 12), ("1", 5)):
+            file.writestr(f"archive/data/{key}", np.ones(count, "<f4").tobytes())
+    return target.getvalue()
+
+
+def pickle_string(text):
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
 
 
 def manifest():
@@ -111,6 +139,7 @@ KINDS = {
     "tar.gz": (lambda: packed("w:gz"), "x.tar.gz", read_archive),
     "JPEG": (lambda: picture("JPEG"), "x.jpg", read_picture),
     "PNG": (lambda: picture("PNG"), "x.png", read_picture), "params": (params, "x.params", read_weights),
+    "npz": (npz, "x.npz", read_weights), "pth": (pth, "x.pth", read_weights),
     "safetensors": (safetensors, "x.safetensors", read_weights), "manifest": (manifest, "x.csv", read_table),
     "run.json": (run_json, "run.json", read_run)}
 
@@ -144,6 +173,7 @@ def outcome(kind, index, good, folder):
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "inside").mkdir(parents=True)
     (folder / name).write_bytes(damage(good, random.Random(f"{kind} {index}")))
+    signal.alarm(LIMIT_S)  # ends the process, also within a library
     try:
         read(folder / name)
         result = "right"
@@ -151,6 +181,7 @@ def outcome(kind, index, good, folder):
         result = "rejected" if str(folder) in str(error) else f"the file is not named: {error!r}"
     except Exception as error:  # noqa: BLE001 - this is what is looked for
         result = f"{type(error).__name__}: {error}"
+    signal.alarm(0)
     strays = {path.name for path in folder.iterdir()} - {name, "inside"}
     strays |= {path.name for path in (folder / "inside").iterdir()} - {"out"}
     return f"written outside: {strays}" if strays else result

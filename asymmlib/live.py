@@ -2,8 +2,9 @@
 
 `build()` writes `book/static/live/built/`, which git ignores: ONNX models with their weights, ONNX Runtime Web as it
 came with `npm ci` in `book/live`, and a few drawn pictures. Each is a script that holds gzip as base64, because scripts
-are the one thing that a page may read when it is opened as a file. Preprocessing and display are in
-`book/static/live/*.js`. Where npm or ONNX is missing, the page says so and how to get it; nothing is fetched here.
+are the one thing that a page may read when it is opened as a file. Preprocessing, display and the demo's words, in the
+languages of the book, are in `book/static/live/*.js`; what a reader sees without scripts is here, in both languages.
+Where npm or ONNX is missing, the page says so and how to get it; nothing is fetched here.
 """
 import base64
 import gzip
@@ -34,7 +35,7 @@ class Shown(NamedTuple):
 
     name: str
     network: object
-    info: dict  # model, classes, image_size, mean, std, source (where its weights are from, for readers)
+    info: dict  # model, classes, image_size, mean, std, run; epochs on the drawn pictures, 0 for released weights
 
 
 class Markup(str):
@@ -78,8 +79,8 @@ def released(name, folder=None):
     network = create_model(info["model"], len(info["classes"]), **info["settings"])
     load_weights(network, path.with_suffix(".safetensors"))
     network.eval()
-    keys = ("model", "classes", "image_size", "mean", "std")
-    return Shown(name, network, {**{key: info[key] for key in keys}, "source": f"released weights, run {info['run']}"})
+    keys = ("model", "classes", "image_size", "mean", "std", "run")
+    return Shown(name, network, {**{key: info[key] for key in keys}, "epochs": 0})
 
 
 def trained(name):
@@ -95,8 +96,7 @@ def trained(name):
     load_weights(network, half)
     return Shown(name, network, {
         "model": name, "classes": run.info["classes"], "mean": run.info["mean"], "std": run.info["std"],
-        "image_size": run.info["recipe"]["image_size"],
-        "source": f"{run.info['recipe']['epochs']} epochs on the drawn pictures, run {run.name}"})
+        "image_size": run.info["recipe"]["image_size"], "run": run.name, "epochs": run.info["recipe"]["epochs"]})
 
 
 def build(shown=None, target=None):
@@ -144,9 +144,7 @@ def demo(root="../_static/live"):
     """
     if obstacle():
         shutil.rmtree(built_dir(), ignore_errors=True)
-        return Markup('<div class="live" id="live-missing"><p><strong>The demo was not built with this copy of the book'
-                    f".</strong> Reason: {html.escape(obstacle())}. Then build the book again (<code>make book</code>)."
-                    "</p></div>")
+        return Markup(MISSING.format(root=root, reason=html.escape(obstacle())))
     shown = networks()
     sizes = build(shown)
     megabytes = sum(size for name, size in sizes.items() if name.endswith(".js")) / 1e6
@@ -157,34 +155,42 @@ def markup(shown, megabytes, root):
     """The demo's HTML for networks in eval mode."""
     from asymmlib.baselines import MODELS
     models = [{"name": name, "label": MODELS[info["model"]].label, "size": info["image_size"],
-               **{key: info[key] for key in ("classes", "mean", "std")}} for name, _, info in shown]
-    tables = "".join(TABLE.format(name=model["name"], label=html.escape(model["label"]), size=model["size"],
-                                  source=html.escape(info["source"]))
-                     for model, (_, _, info) in zip(models, shown, strict=True))
+               **{key: info[key] for key in ("classes", "mean", "std", "run", "epochs")}} for name, _, info in shown]
+    tables = "".join(TABLE.format(name=model["name"], label=html.escape(model["label"])) for model in models)
     return PAGE.format(root=root, models=html.escape(json.dumps(models)), megabytes=f"{megabytes:.0f}", tables=tables)
 
 
-TABLE = """<div><table><caption>{label}</caption><thead><tr><th scope="col">class</th><th scope="col">probability</th>
-<td></td></tr></thead><tbody id="live-rows-{name}"></tbody></table>
-<p><strong id="live-ms-{name}"></strong><br>{size} × {size} pixels; {source}.</p></div>
+# data-text and data-label name the words that live.js puts there; live.css shows one of two languages
+TABLE = """<div><table><caption>{label}</caption><thead><tr><th scope="col" data-text="class"></th>
+<th scope="col" data-text="probability"></th><td></td></tr></thead><tbody id="live-rows-{name}"></tbody></table>
+<p><strong id="live-ms-{name}"></strong><br><span id="live-origin-{name}"></span></p></div>
 """
 
 PAGE = """<link rel="stylesheet" href="{root}/live.css">
-<section class="live" id="live-demo" aria-label="Live demo" data-models="{models}">
-<noscript>This demo runs in your browser and needs JavaScript, which is switched off.</noscript>
-<button type="button" id="live-load">Load the demo ({megabytes} MB)</button>
+<section class="live" id="live-demo" data-models="{models}" data-megabytes="{megabytes}">
+<noscript><span lang="en">This demo runs in your browser and needs JavaScript, which is switched off.</span>
+<span lang="zh">这个演示在你的浏览器中运行，需要 JavaScript，而它已被关闭。</span></noscript>
+<button type="button" id="live-load" hidden></button>
 <div id="live-panel" hidden>
-<div class="live-drop" id="live-drop"><label for="live-file">Choose a picture, drop one here, or paste one:</label>
+<div class="live-drop" id="live-drop"><label for="live-file" data-text="choose"></label>
 <input type="file" id="live-file" accept="image/*"></div>
-<div class="live-samples" id="live-samples" role="group" aria-label="Drawn pictures to try"></div>
-<button type="button" id="live-camera">Use the camera</button>
-<video id="live-video" playsinline muted hidden aria-label="Picture of the camera"></video>
-<button type="button" id="live-shot" hidden>Classify what the camera sees</button>
+<div class="live-samples" id="live-samples" role="group" data-label="samples"></div>
+<button type="button" id="live-camera" data-text="on"></button>
+<video id="live-video" playsinline muted hidden data-label="video"></video>
+<button type="button" id="live-shot" data-text="shot" hidden></button>
 </div>
 <p id="live-status" role="status" aria-live="polite"></p>
-<div id="live-results" hidden><p><canvas id="live-seen" role="img"
-aria-label="The picture as the last network receives it"></canvas></p><div class="live-results">{tables}</div></div>
+<div id="live-results" hidden><p><canvas id="live-seen" role="img" data-label="seen"></canvas></p>
+<div class="live-results">{tables}</div></div>
 </section>
 <script src="{root}/pixels.js"></script>
 <script src="{root}/live.js"></script>
+"""
+
+MISSING = """<link rel="stylesheet" href="{root}/live.css">
+<div class="live" id="live-missing">
+<p lang="en"><strong>The demo was not built with this copy of the book.</strong> Reason: {reason}. Then build the book
+again (<code>make book</code>).</p>
+<p lang="zh"><strong>这一份书没有生成演示。</strong>原因：{reason}。处理之后重新生成本书（<code>make book</code>）。</p>
+</div>
 """

@@ -26,7 +26,22 @@ STATIC = project_root() / "book" / "static" / "live"
 POLICY = re.search(r'^ +"http-equiv=Content-Security-Policy": "(.*)"$',
                    (project_root() / "book" / "live.md").read_text(encoding="utf-8"), re.M).group(1)
 SIZES = {"asymmnet_small": 64, "mobilenet_v2": 40}
+EPOCHS = {"asymmnet_small": 0, "mobilenet_v2": 3}
 TOLERANCE = 1e-3
+FOLDERS = {"en": "book", "zh-CN": "zh"}
+ENGLISH = ["Live demo", "Load the demo (1 MB)", "Choose a picture, drop one here, or paste one:",
+           "Drawn pictures to try", "Use the camera", "Picture of the camera", "Classify what the camera sees",
+           "The picture as the last network receives it", *2 * ["class", "probability"],
+           "AsymmNet-Small", "64 × 64 pixels; released weights, run test-1.",
+           "MobileNetV2", "40 × 40 pixels; 3 epochs on the drawn pictures, run test-1."]
+NO_SCRIPTS = {"en": "This demo runs in your browser and needs JavaScript, which is switched off.",
+              "zh-CN": "这个演示在你的浏览器中运行，需要 JavaScript，而它已被关闭。"}
+# every text with a letter in it that the demo shows, or tells a screen reader
+WORDS = r"""() => [...document.querySelectorAll("#live-demo, #live-demo :not(noscript)")].flatMap((part) =>
+  [...[...part.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).map((node) => node.data.trim()),
+   part.ariaLabel, part.alt]).filter((words) => /\p{L}/u.test(words ?? ""))"""
+# the names of classes, networks, runs, files and formats, and what Chromium itself says of a file that it cannot read
+NAMES = r"<class> \d+|AsymmNet-Small|MobileNetV2|test-1|\w+\.(png|js)|PNG|JPEG|WebP|GIF|MB|The source image[^）]*"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +59,7 @@ def shown(tmp_path_factory):
         network.eval()
         entries.append(live.Shown(name, network, {
             "model": name, "classes": [f"<class> {number}" for number in range(16)], "image_size": size,
-            "mean": [0.51, 0.48, 0.45], "std": [0.26, 0.25, 0.27], "source": "a test"}))
+            "mean": [0.51, 0.48, 0.45], "std": [0.26, 0.25, 0.27], "run": "test-1", "epochs": EPOCHS[name]}))
     return entries
 
 
@@ -56,11 +71,12 @@ def site(shown, tmp_path_factory):
     root = tmp_path_factory.mktemp("site")
     shutil.copytree(STATIC, root / "_static" / "live", ignore=shutil.ignore_patterns("built", ".*"))
     live.build(shown, root / "_static" / "live" / "built")
-    (root / "book").mkdir()
-    (root / "book" / "live.html").write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>live</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"></head><body>'
-        f'{live.markup(shown, 1.0, "../_static/live")}</body></html>', encoding="utf-8")
+    for language, folder in FOLDERS.items():
+        (root / folder).mkdir()
+        (root / folder / "live.html").write_text(
+            f'<!doctype html><html lang="{language}"><head><meta charset="utf-8"><title>live</title>'
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"></head><body>'
+            f'{live.markup(shown, 1.0, "../_static/live")}</body></html>', encoding="utf-8")
     return root
 
 
@@ -211,6 +227,65 @@ def test_nothing_leaves_the_browser(page, address):
     assert page.faults == []
 
 
+def test_english_words(browser, address):
+    page = browser.new_page()
+    page.goto(f"{address}/book/live.html")
+    assert sorted(page.evaluate(WORDS)) == sorted(ENGLISH)
+
+
+def test_chinese_words(browser, address, tmp_path):
+    """All that the demo shows and all that it says, complaints too, is Chinese."""
+    page = browser.new_page()
+    page.goto(f"{address}/zh/live.html")
+    page.evaluate("""() => {
+      globalThis.heard = [];
+      new MutationObserver((changes) => heard.push(...changes.flatMap(({ addedNodes: [text] }) => text?.data ?? [])))
+        .observe(document.getElementById("live-status"), { childList: true });
+    }""")
+    page.route("**/wasm.js", lambda route: route.abort())
+    page.click("#live-load")
+    hears(page, "^演示无法加载：本页旁边缺少 wasm.js")
+    page.unroute("**/wasm.js")
+    page.click("#live-load")
+    hears(page, "^已就绪")
+    page.click("#live-samples button >> nth=0")
+    hears(page, r"^绘制的图片：气球。AsymmNet-Small：<class> \d+，概率 \d+%，\d+\.\d 毫秒；")
+    (tmp_path / "text.png").write_text("no picture")
+    page.set_input_files("#live-file", tmp_path / "text.png")
+    hears(page, "^无法把 text.png 作为图片读取")
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject('没有设备'); }")
+    page.click("#live-camera")
+    hears(page, "^摄像头不可用：没有设备。")
+    page.evaluate("delete navigator.mediaDevices.getUserMedia")
+    page.click("#live-camera")
+    hears(page, "^摄像头已打开")
+    page.click("#live-shot")
+    hears(page, "^摄像头拍到的图片。")
+    shown = page.evaluate(WORDS)
+    page.click("#live-camera")
+    hears(page, "^摄像头已关闭")
+    heard, shown = page.evaluate("heard"), shown + page.evaluate(WORDS)
+    assert len(set(heard)) >= 12 and len(set(shown)) > len(set(ENGLISH)) + len(live.SAMPLES), (heard, shown)
+    assert [words for words in heard + shown if re.search("[A-Za-z]", re.sub(NAMES, "", words))] == []
+
+
+@pytest.mark.parametrize("language", FOLDERS)
+def test_without_scripts_the_page_says_so(browser, address, language):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(f"{address}/{FOLDERS[language]}/live.html")
+    assert page.inner_text("#live-demo").strip() == NO_SCRIPTS[language]
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "The demo was not built"), ("zh-CN", "这一份书没有生成演示")])
+def test_a_missing_demo_is_said_in_one_language(browser, tmp_path, language, words):
+    text = live.MISSING.format(root=STATIC.as_uri(), reason="a reason")
+    path, page = tmp_path / "live.html", browser.new_page()
+    path.write_text(f'<html lang="{language}"><meta charset="utf-8">{text}</html>', encoding="utf-8")
+    page.goto(path.as_uri())
+    found = page.inner_text("#live-missing")
+    assert found.startswith(words) and found.count("a reason") == 1 and len(found.splitlines()) == 1
+
+
 def test_works_when_opened_as_a_file(browser, site):
     page = browser.new_page()
     page.goto((site / "book" / "live.html").as_uri())
@@ -253,10 +328,10 @@ def test_released_weights_are_taken_where_they_are(tmp_path):
     network = typical_network("asymmnet_small", 3)
     save_half(network, tmp_path / "asymmnet_small.safetensors")
     info = {"model": "asymmnet_small", "settings": {"asymmrate": 1}, "classes": ["a", "b", "c"], "image_size": 64,
-            "mean": [0.5] * 3, "std": [0.25] * 3, "run": "compare-1", "dtype": "float16"}
+            "mean": [0.5] * 3, "std": [0.25] * 3, "run": "compare-1", "epochs": 30, "dtype": "float16"}
     (tmp_path / "asymmnet_small.json").write_text(json.dumps(info))
     shown = live.released("asymmnet_small", tmp_path)
-    assert shown.info["source"] == "released weights, run compare-1" and shown.info["classes"] == ["a", "b", "c"]
+    assert shown.info["run"] == "compare-1" and shown.info["epochs"] == 0 and shown.info["classes"] == ["a", "b", "c"]
     images = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
     np.testing.assert_allclose(eager_logits(shown.network, images), eager_logits(network, images), atol=1e-2)
 

@@ -41,6 +41,9 @@ CONTROLS = """[...document.querySelectorAll('button, nav, input')]
   .filter(e => e.offsetParent && !e.closest('.bd-article'))
   .map(e => e.ariaLabel || e.title || e.textContent.trim() ||
             document.getElementById(e.getAttribute('aria-labelledby'))?.textContent || '')"""
+# what a reader sees of the live page's demo before it is loaded
+DEMO = "() => document.querySelector('.live').innerText.trim()"
+LIVES = [page for page in PAGES if page.endswith("book/live.html")]
 EXPLORERS = [page for page in PAGES if page.endswith("book/explorer.html")]
 
 
@@ -223,3 +226,12 @@ def test_explorer(visitor, name):
     with pytest.raises(ValueError) as refused:
         formula("small", 0.8, -1)
     assert str(refused.value) in status.inner_text() and not visitor.problems
+
+
+@pytest.mark.parametrize("name", LIVES or ["none"])
+def test_live_page_speaks_the_language_of_its_edition(visitor, name):
+    words = visitor.open(name).evaluate(DEMO)
+    ready, missing = (r"加载演示（\d+ MB）", "这一份书没有生成演示") if name.startswith("zh/") else \
+        (r"Load the demo \(\d+ MB\)", "The demo was not built")
+    assert re.fullmatch(ready, words) or words.startswith(missing)
+    assert not visitor.problems

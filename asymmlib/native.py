@@ -1,5 +1,6 @@
 """Compile C++ beside the package once per machine, and let malloc keep what it has."""
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -13,17 +14,29 @@ __all__ = ["load_library", "tune_malloc"]
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 
 
+@functools.cache
 def tune_malloc():
     """Make glibc's malloc keep freed memory instead of handing it back and faulting it in anew for every tensor.
 
-    Returns whether that was possible (it is with glibc). The process holds on to its peak memory from then on.
+    Where the kernel has huge pages to give, the memory consists of them. Returns whether that was possible (it is with
+    glibc). The process holds on to its peak memory from then on.
     """
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt, madvise = libc.mallopt, libc.madvise
     except (AttributeError, OSError, TypeError):
         return False
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names in malloc.h
-    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1) and mallopt(top_pad, 64 << 20))
+    trim_threshold, top_pad, mmap_max, huge_page = -1, -2, -4, 14  # names in malloc.h and sys/mman.h
+    if not (mallopt(mmap_max, 0) and mallopt(trim_threshold, -1) and mallopt(top_pad, 64 << 20)):
+        return False
+    # addresses for half the machine's memory, advised and handed back to malloc before any of it is touched
+    size, page = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, 2 << 20
+    libc.malloc.restype = ctypes.c_void_p
+    block = libc.malloc(ctypes.c_size_t(size))
+    if block:
+        madvise(ctypes.c_void_p(-(-block // page) * page), ctypes.c_size_t(size - page), huge_page)
+        libc.free(ctypes.c_void_p(block))
+    return True
 
 
 def load_library(source, folder, names):

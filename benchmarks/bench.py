@@ -105,7 +105,9 @@ def book():
         command = [sys.executable, Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--all",
                    "--path-output", folder]
         started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"the book could not be built:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return {"case": "book", "rounds": 1, "seconds": time.perf_counter() - started}
 
 

@@ -1,6 +1,7 @@
 """Every kernel against Paddle's own operation, the cache, the stock path, and two threads at once."""
 import copy
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -209,6 +210,24 @@ def test_a_damaged_cache_entry_is_made_anew(tmp_path):
     entry.write_bytes(b"")  # and without a compiler: the stock path
     done = program(ASYMMLIB_CACHE=str(tmp_path), PATH=str(tmp_path))
     assert done.returncode == 0 and done.stdout.startswith("False"), done.stderr
+
+
+MEMORY = """
+import resource
+from asymmlib.native import tune_malloc
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+tuned = tune_malloc(), tune_malloc()
+kept = bytearray(10 << 20)
+print(tuned, (peak() - before) // 1024)
+"""
+
+
+def test_the_memory_settings_reserve_addresses_and_no_memory():
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, cwd=project_root())
+    tuned, mebibytes = done.stdout.rsplit(maxsplit=1)
+    assert tuned == str((platform.libc_ver()[0] == "glibc",) * 2), done.stderr
+    assert int(mebibytes) < 100
 
 
 @pytest.mark.parametrize(("system", "machine"), [("Windows", "AMD64"), ("Linux", "aarch64"), ("Darwin", "arm64")])

@@ -138,7 +138,8 @@ def plot_fronts(frame, costs=tuple(UNITS), y="top1", label="name", error=None):
                           color=colour_of(row[label], position), capsize=3, label=row[label])
         axis.set(xscale="log", xlabel=f"{UNITS[cost]}\n(logarithmic)")
         axis.margins(x=0.15, y=0.1)
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        wide = frame[cost].max() > 50 * frame[cost].min()  # then labels at every decade alone have room
+        axis.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 3)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
         axis.minorticks_off()
     axes[0, 0].set_ylabel("top-1 (%)")

@@ -7,11 +7,13 @@ import json
 import paddle
 import pandas as pd
 
+from asymmlib.evidence import recorded
 from asymmlib.network import plan_blocks
+from asymmlib.results import read_results
 
 __all__ = ["channel_table", "reached_channels", "recorded_curves", "recorded_rates"]
 
-GROUP, RECIPE, MODEL = "compare-", "fair", "asymmnet_large"  # the runs of asymmlib.experiments that differ in rate
+MODEL = "asymmnet_large"  # the network that the comparison has at several rates
 
 
 def channel_table(rates=(0, 1, 2), variant="large"):
@@ -49,25 +51,25 @@ def reached_channels(block, size=8):
     return pd.DataFrame([up | down for up, down in zip(differs[::2], differs[1::2], strict=True)]).to_numpy()
 
 
-def recorded_rates(results, rates=(0, 1, 2)):
-    """Recorded runs of AsymmNet-Large at several rates: the rows of `results["runs"]`, with a column asymmrate.
+def recorded_rates(rates=(0, 1, 2), folder=None):
+    """Recorded runs of AsymmNet-Large in the comparison at several rates: `evidence.recorded` with a column asymmrate.
 
-    results: of `asymmlib.results.read_results`. Runs of the planned comparison only: one recipe, one data set.
+    Raises `ValueError` where they saw different pictures.
     """
-    runs = results["runs"]
-    if "settings" not in runs:
+    runs = recorded("compare", folder)
+    if runs.empty:
         return pd.DataFrame({name: [] for name in ("run", "asymmrate", "seed", "last_eval_top1")})
-    chosen = runs[runs["run"].str.startswith(GROUP) & (runs["recipe"] == RECIPE) & (runs["model"] == MODEL)]
-    chosen = chosen.assign(asymmrate=[json.loads(text).get("asymmrate", 1) for text in chosen["settings"]])
+    chosen = runs[runs["model"] == MODEL]
+    chosen = chosen.assign(asymmrate=[json.loads(text)["asymmrate"] for text in chosen["settings"]])
     if chosen["manifest_sha256"].nunique() > 1:
         raise ValueError("the recorded runs to compare saw different pictures; record them anew with one manifest: "
                          + ", ".join(chosen["run"]))
     return chosen[chosen["asymmrate"].isin(rates)]
 
 
-def recorded_curves(results, rates=(0, 1, 2)):
+def recorded_curves(rates=(0, 1, 2), folder=None):
     """The curves of `recorded_rates`, one row per run and epoch, with the columns asymmrate and seed."""
-    runs, curves = recorded_rates(results, rates).set_index("run"), results["curves"]
+    runs, curves = recorded_rates(rates, folder).set_index("run"), read_results(folder)["curves"]
     if runs.empty:
         return pd.DataFrame({name: [] for name in ("run", "asymmrate", "seed", "epoch", "eval_top1")})
     curves = curves[curves["run"].isin(runs.index)]

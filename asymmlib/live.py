@@ -70,15 +70,10 @@ def networks():
 
 def released(name, folder=None):
     """A network with the weights of `weights/<name>.safetensors` and its JSON, or None where they are not there."""
-    from asymmlib.baselines import create_model
-    from asymmlib.weights import load_weights
-    path = Path(folder or project_root() / "weights") / f"{name}.json"
-    if not path.is_file():
+    from asymmlib.release import load_released, weights_dir
+    if not ((folder or weights_dir()) / f"{name}.json").is_file():
         return None
-    info = json.loads(path.read_text(encoding="utf-8"))
-    network = create_model(info["model"], len(info["classes"]), **info["settings"])
-    load_weights(network, path.with_suffix(".safetensors"))
-    network.eval()
+    network, info = load_released(name, folder)
     keys = ("model", "classes", "image_size", "mean", "std", "run")
     return Shown(name, network, {**{key: info[key] for key in keys}, "epochs": 0})
 

@@ -52,7 +52,8 @@ def measure(model="asymmnet_large", image_size=224, batches=(1, 32), rounds=10, 
         for batch in batches:
             images = np.random.default_rng(0).normal(size=(batch, 3, image_size, image_size)).astype(np.float32)
             runs = prepare_engines(able, network, Path(folder), batch)
-            differences = {name: difference(run(images), eager_logits(network, images)) for name, run in runs.items()}
+            expected = eager_logits(network, images)
+            differences = {name: difference(run(images), expected) for name, run in runs.items()}
             seconds = take_turns(runs, images, rounds, turn_s)
             rows.append(summarise(seconds, batch).assign(difference=pd.Series(differences)))
     table = pd.concat(rows).rename_axis("engine").reset_index()

@@ -133,11 +133,11 @@ def kernel_sentences(folder=None):
     for row in recorded("stock", folder).itertuples():
         seeds = 100 * fast.loc[fast["name"] == row.name, HEADLINE]
         points = 100 * getattr(row, HEADLINE) - seeds.mean()
-        width, inside = seeds.max() - seeds.min(), abs(points) <= seeds.max() - seeds.min()
+        width = seeds.max() - seeds.min()
         sentences.append(
             f"{row.name} on Paddle's own kernels: {100 * getattr(row, HEADLINE):.1f} on test, {points:+.1f} points "
             f"from the mean of its {len(seeds)} seeds on the fast ones, which differ by up to {width:.1f} points among "
-            f"themselves: {'within' if inside else 'outside'} the spread of the seeds.")
+            f"themselves: {'within' if abs(points) <= width else 'outside'} the spread of the seeds.")
     return sentences
 
 

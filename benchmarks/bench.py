@@ -115,7 +115,8 @@ def provenance():
     """Columns that are the same for all rows."""
     from asymmlib.runs import PACKAGES, environment, package_versions
     gflops, bandwidth = machine()
-    same = {key: environment()[key] for key in ("cpu", "cores", "threads", "python", "commit")}
+    facts = environment()
+    same = {key: facts[key] for key in ("cpu", "cores", "threads", "python", "commit")}
     return {"peak_gflops": gflops, "bandwidth_gb_s": bandwidth, **same,
             "versions": json.dumps(package_versions((*PACKAGES, "torch")))}
 

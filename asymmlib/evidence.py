@@ -22,12 +22,16 @@ HEADLINE = "best_test_top1"
 FLAWS = {"flawed": "as published, all flaws", "mended-schedule": "schedule mended",
          "mended-weight-decay": "same weight decay for all", "mended-normalisation": "measured normalisation",
          "mended-interpolation": "bilinear rotation", "mended-all": "everything mended"}
+# Runs on Paddle's own kernels: their group: (groups of the same runs on the fast ones, compared by, what that is)
+KERNELS = {"stock": (("compare",), HEADLINE, "test"),
+           "laptop-stock": (("laptop", "laptop-seeds"), "last_eval_top1", "eval after the last epoch")}
 
 
 def recorded(group, folder=None):
-    """The recorded runs of one group of the plan, in its order, and `name`: the network with its rate."""
+    """The recorded runs of one group of the plan (or of several), in its order, and `name`: network and rate."""
+    groups = (group,) if isinstance(group, str) else group
     runs = read_results(folder)["runs"].set_index("run", drop=False)
-    table = runs.loc[[planned.name for planned in PLAN if planned.group == group and planned.name in runs.index]]
+    table = runs.loc[[planned.name for planned in PLAN if planned.group in groups and planned.name in runs.index]]
     names = [_name(row.label, json.loads(row.settings)) for row in table.itertuples()]
     return table.reset_index(drop=True).assign(name=names)
 
@@ -127,18 +131,29 @@ def guess_sentences(folder=None):
     return sentences
 
 
-def kernel_sentences(folder=None):
-    """Whether runs without the fast kernels end where those with them do: within the seeds' own spread, or not."""
-    fast, sentences = recorded("compare", folder), []
-    for row in recorded("stock", folder).itertuples():
-        seeds = 100 * fast.loc[fast["name"] == row.name, HEADLINE]
-        points = 100 * getattr(row, HEADLINE) - seeds.mean()
-        width = seeds.max() - seeds.min()
-        sentences.append(
-            f"{row.name} on Paddle's own kernels: {100 * getattr(row, HEADLINE):.1f} on test, {points:+.1f} points "
-            f"from the mean of its {len(seeds)} seeds on the fast ones, which differ by up to {width:.1f} points among "
-            f"themselves: {'within' if abs(points) <= width else 'outside'} the spread of the seeds.")
+def kernel_sentences(folder=None, groups=tuple(KERNELS)):
+    """Whether runs without the fast kernels end where those with them do: within the seeds' own spread, or not.
+
+    groups: keys of `KERNELS`. A run is spoken of once two seeds of it on the fast kernels are recorded.
+    """
+    sentences = []
+    for group in groups:
+        others, column, split = KERNELS[group]
+        fast = recorded(others, folder)
+        for row in recorded(group, folder).itertuples():
+            same = fast[fast["name"] == row.name]
+            if len(same) > 1:
+                sentences.append(_kernel_sentence(row, same["recipe"].iloc[0], 100 * getattr(row, column),
+                                                  100 * same[column], split))
     return sentences
+
+
+def _kernel_sentence(row, recipe, reached, seeds, split):
+    points, width = reached - seeds.mean(), seeds.max() - seeds.min()
+    return (f"{row.name} on Paddle's own kernels, by the recipe `{recipe}` at {row.image_size} pixels: {reached:.1f} "
+            f"on {split}, {points:+.1f} points from the mean of its {len(seeds)} seeds on the fast ones, which differ "
+            f"by up to {width:.1f} points among themselves: {'within' if abs(points) <= width else 'outside'} the "
+            "spread of the seeds.")
 
 
 def flaws(folder=None):

@@ -153,7 +153,7 @@ def _comparison(folder):
                              level=100 * (1 - LEVEL))
     return (f"{text}\n{_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that no "
             f"recorded network is both better and cheaper: {', '.join(front)}."
-            + "".join(f"\n\n{sentence}" for sentence in evidence.kernel_sentences(folder)))
+            + "".join(f"\n\n{sentence}" for sentence in evidence.kernel_sentences(folder, ["stock"])))
 
 
 def _duels(folder):
@@ -179,16 +179,18 @@ def _flaws(folder):
 
 
 def _laptop(folder):
-    table = evidence.recorded("laptop", folder)
+    table = evidence.recorded(("laptop", "laptop-seeds"), folder).sort_values("name", kind="stable")
     text = (f"The recipe `laptop`: {RECIPES['laptop'].image_size} pixels, without a test share, so these accuracies "
             "are on the eval pictures, after the last epoch.\n\n")
     if table.empty:
         return text + NONE
     low, high = wilson(table["last_eval_top1"], table["eval_pictures"])
-    shown = pd.DataFrame({"network": table["name"], "eval": table["last_eval_top1"].map(_percent),
+    shown = pd.DataFrame({"network": table["name"], "seed": table["seed"],
+                          "eval": table["last_eval_top1"].map(_percent),
                           "interval": _ranges(low, high), "train pictures": table["train_pictures"],
                           "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
-    return text + _table(shown)
+    return text + _table(shown) + "".join(f"\n\n{sentence}" for sentence in
+                                          evidence.kernel_sentences(folder, ["laptop-stock"]))
 
 
 def _hardest(folder):

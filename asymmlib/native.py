@@ -11,7 +11,8 @@ from pathlib import Path
 
 __all__ = ["load_library", "tune_malloc"]
 
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math",
+         "-fopenmp", "-fPIC")
 
 
 @functools.cache

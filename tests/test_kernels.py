@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from paddle import nn
 
 from asymmlib import fast
-from asymmlib.network import ConvBNAct, SqueezeExcitation
+from asymmlib.kernels import library, run_chain, say_once
+from asymmlib.network import AsymmetricalBottleneck, BlockPlan, ConvBNAct, SqueezeExcitation
 from asymmlib.paths import project_root
 
-needs_kernels = pytest.mark.skipif(fast._library() is None, reason="no kernels here: the stock path is all there is")
+needs_kernels = pytest.mark.skipif(library() is None, reason="no kernels here: the stock path is all there is")
 LIMIT = 1e-5
 few = settings(max_examples=25, deadline=None, derandomize=True)
 sides = st.integers(1, 40)
@@ -43,10 +44,11 @@ def outcome(run, layer, *inputs):
     return [tensor.numpy() for tensor in (y, *(t.grad for t in tensors if t.grad is not None), *running)]
 
 
-def agree(layer, shapes, picture_gradient=True):
+def agree(layer, shapes, picture_gradient=True, as_good_as_stock=False):
     """Largest error of the fast path, relative to the largest value in float64, must not exceed the limit.
 
-    The reference is the stock path in float64, so that Paddle's own rounding does not count as an error of ours.
+    The reference is the stock path in float64, so that Paddle's own rounding does not count as an error of ours. Where
+    rounding is amplified on the way (several layers), `as_good_as_stock` allows three times the error of float32 there.
     """
     exact = copy.deepcopy(layer).to(dtype="float64")
     quick = fast.accelerate(copy.deepcopy(layer))
@@ -58,10 +60,12 @@ def agree(layer, shapes, picture_gradient=True):
                 for value in values]
 
     ours = outcome(quick, quick, *tensors("float32"))
+    stock = outcome(layer, layer, *tensors("float32")) if as_good_as_stock else ours
     true = outcome(exact, exact, *tensors("float64"))
-    for a, b in zip(ours, true, strict=True):
+    for a, b, c in zip(ours, true, stock, strict=True):
         assert a.shape == b.shape and a.dtype == np.float32
-        assert np.abs(a - b).max() <= LIMIT * max(np.abs(b).max(), 1e-3)
+        allowed = 3 * np.abs(c - b).max() if as_good_as_stock else 0
+        assert np.abs(a - b).max() <= max(LIMIT * max(np.abs(b).max(), 1e-3), allowed)
 
 
 @needs_kernels
@@ -74,27 +78,56 @@ def test_depthwise(n, c, h, w, kernel, stride):
         agree(layer, [(n, c, h, w)])
 
 
+def plan(c_in, new, copies, out, kernel, stride, se):
+    return BlockPlan(0, c_in, new, copies, new + 2 * copies * c_in, out, kernel, stride, se, "hardswish",
+                     shortcut=stride == 1 and out == c_in)
+
+
+few_channels = st.integers(2, 5)
+plans = st.builds(plan, c_in=few_channels, new=st.integers(4, 9), copies=st.integers(0, 2), out=few_channels,
+                  kernel=st.sampled_from([3, 5]), stride=st.sampled_from([1, 2]), se=st.booleans())
+
+
 @needs_kernels
-@few
-@given(n=st.integers(1, 3), side=st.integers(1, 4), c=st.integers(1, 5), h=sides, w=sides,
-       kernel=st.sampled_from([3, 5]), stride=st.sampled_from([1, 2]), copies=st.integers(1, 2))
-def test_depthwise_of_a_concatenation_that_is_never_built(n, side, c, h, w, kernel, stride, copies):
-    width = c + 2 * copies * side
-    layer = inferring(ConvBNAct(width, width, kernel, stride, groups=width))
-    agree(_Concatenated(layer, copies), [(n, c, h, w), (n, side, h, w)])
+@settings(few, max_examples=60)
+@given(plan=plans, n=st.integers(1, 4), h=sides, w=sides, training=st.booleans(), seed=st.integers(0, 99))
+def test_bottleneck_whose_concatenation_and_inner_outputs_are_never_made(plan, n, h, w, training, seed):
+    paddle.seed(seed)
+    block = AsymmetricalBottleneck(plan)
+    for name, value in block.named_parameters():  # batch norm and biases that do something
+        if not name.endswith("weight") or value.ndim == 1:
+            value.set_value(value + 0.3 * paddle.randn(value.shape))
+    block.train() if training else block.eval()
+    if training:
+        n, h, w = n + 2, h + 8, w + 8
+    agree(block, [(n, plan.c_in, h, w)], as_good_as_stock=True)
 
 
-class _Concatenated(nn.Layer):
-    """The layer, fed with both inputs: joined on the stock path, apart on the fast one."""
+@needs_kernels
+@pytest.mark.parametrize(("copies", "se", "wanted"), [(0, False, [3]), (1, False, [3]), (1, True, [2, 1, 1, 1])])
+def test_a_bottleneck_is_a_chain_and_leaves_the_gradient_it_is_given_alone(monkeypatch, copies, se, wanted):
+    chains = []
+    monkeypatch.setattr(fast, "run_chain", lambda x, stages, **more: (chains.append(len(stages)),
+                                                                     run_chain(x, stages, **more))[1])
+    layer, x = fast.accelerate(AsymmetricalBottleneck(plan(4, 8, copies, 4, 3, 1, se))), paddle.randn([2, 4, 9, 9])
+    x.stop_gradient = False
+    z = layer(x * 1.0)
+    given = paddle.randn(z.shape)
+    before = given.numpy().copy()
+    z.backward(given)
+    assert chains == wanted and np.array_equal(given.numpy(), before)
 
-    def __init__(self, layer, copies):
-        super().__init__()
-        self.layer, self.copies = layer, copies
 
-    def forward(self, x, side):
-        if fast.is_accelerated(self.layer):
-            return self.layer(x, side, self.copies)
-        return self.layer(paddle.concat([side] * self.copies + [x] + [side] * self.copies, 1))
+@needs_kernels
+def test_hooks_and_exchanged_parts_of_a_bottleneck_are_called():
+    layer, x = AsymmetricalBottleneck(plan(4, 8, 1, 4, 3, 1, True)), paddle.randn([2, 4, 9, 9])
+    inferring(fast.accelerate(layer))
+    called, usual = [], layer(x).numpy()
+    hook = layer.depthwise.bn.register_forward_post_hook(lambda *_: called.append("bn"))
+    assert np.allclose(layer(x).numpy(), usual, atol=1e-5) and called == ["bn"]
+    hook.remove()
+    layer.se = nn.Identity()
+    assert not np.allclose(layer(x).numpy(), usual, atol=1e-3)
 
 
 @needs_kernels
@@ -166,7 +199,7 @@ def test_two_threads_at_once_give_what_one_gives():
 @pytest.mark.parametrize("inputs", [paddle.zeros([2, 8, 4, 4], "float64"), paddle.zeros([0, 8, 4, 4])])
 def test_other_tensors_take_the_stock_path_and_it_is_said(inputs):
     layer = fast.accelerate(ConvBNAct(8, 8).to(dtype=inputs.dtype))
-    fast._say_once.cache_clear()
+    say_once.cache_clear()
     if fast.is_accelerated(layer):
         refused = suppress(ValueError) if not inputs.size else nullcontext()  # by Paddle 2 itself, where it is empty
         with pytest.warns(UserWarning, match="Paddle's own kernels are used instead"), refused:
@@ -178,6 +211,7 @@ import warnings
 from asymmlib.startup import load_paddle
 paddle = load_paddle()
 from asymmlib import fast
+from asymmlib.kernels import Stage, library, run_chain, say_once
 from asymmlib.network import asymmnet_small
 network = fast.accelerate(asymmnet_small(4))
 print(fast.is_accelerated(network))
@@ -234,6 +268,6 @@ def test_the_memory_settings_reserve_addresses_and_no_memory():
 def test_other_platforms_are_named(monkeypatch, system, machine):
     monkeypatch.setattr("platform.system", lambda: system)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    fast._say_once.cache_clear()
+    say_once.cache_clear()
     with pytest.warns(UserWarning, match=f"this is {system} on {machine}"):
-        assert fast._library.__wrapped__() is None
+        assert library.__wrapped__() is None

@@ -64,47 +64,49 @@ def _layers(model):
 
 # What `forward` becomes. Each falls back on the method of its class.
 def _conv2d(self, x):
-    y = run_chain(x, [Stage(self)])
-    return nn.Conv2D.forward(self, x) if y is None else y
+    stages = [Stage(self)]
+    return run_chain(x, stages) if covers(stages, x) else nn.Conv2D.forward(self, x)
 
 
 def _conv_bn_act(self, x):
-    y = run_chain(x, [Stage(self.conv, self.bn, self.activation)]) if _transparent(self.conv, self.bn) else None
-    return ConvBNAct.forward(self, x) if y is None else y
+    stages = [Stage(self.conv, self.bn, self.activation)]
+    known = _transparent(self.conv, self.bn) and covers(stages, x)
+    return run_chain(x, stages) if known else ConvBNAct.forward(self, x)
 
 
 def _sequence(self, x):
     layers = list(self._sub_layers.values())
     while layers:
         conv, bn, act = (layers + [None, None])[:3]
-        y, used = None, 1
+        stages, used = [], 1
         if type(bn) is nn.BatchNorm2D and type(conv) is nn.Conv2D and _transparent(conv, bn):
             activation = type(act) if type(act) in ACTIVATIONS and _transparent(act) else None
-            y, used = run_chain(x, [Stage(conv, bn, activation)]), 3 if activation else 2
-        x, layers = (conv(x), layers[1:]) if y is None else (y, layers[used:])
+            stages, used = [Stage(conv, bn, activation)], 3 if activation else 2
+        known = stages and covers(stages, x)
+        x, layers = (run_chain(x, stages), layers[used:]) if known else (conv(x), layers[1:])
     return x
 
 
 def _bottleneck(self, x):
-    parts = [part for part in (self.expand, self.depthwise, self.project) if part is not None]
-    inner = [layer for layer in self.sublayers() if layer is not self]
-    y = None
-    if all(type(part) is ConvBNAct for part in parts) and _transparent(*inner):
-        y = _bottleneck_chain(self, x, [Stage(part.conv, part.bn, part.activation) for part in parts])
-    return AsymmetricalBottleneck.forward(self, x) if y is None else y
-
-
-def _bottleneck_chain(self, x, stages):
-    stages[-2] = stages[-2]._replace(copies=self.plan.copies)
+    stages, se, raw = _stages(self), self.se, {}
+    if not stages or not covers(stages, x):
+        return AsymmetricalBottleneck.forward(self, x)
     more = {"residual": x} if self.plan.shortcut else {}
-    if self.se is None:
+    if se is None:
         return run_chain(x, stages, **more)
-    if type(self.se) is not SqueezeExcitation or not covers(stages, x):
-        return None
-    raw = {}
     y, means = run_chain(x, stages[:-1], pooled=raw)
-    factor = F.hardsigmoid(self.se.restore(F.relu(self.se.reduce(means))))
+    factor = F.hardsigmoid(se.restore(F.relu(se.reduce(means))))
     return run_chain(y, stages[-1:], raw=raw, factor=factor.astype(x.dtype), **more)
+
+
+def _stages(block):
+    """The stages of a bottleneck; none where a part was exchanged or has a hook, which a chain would pass by."""
+    parts = [part for part in (block.expand, block.depthwise, block.project) if part is not None]
+    own = all(type(part) is ConvBNAct for part in parts) and type(block.se) in (type(None), SqueezeExcitation)
+    if not own or not _transparent(*block.sublayers()):
+        return []
+    return [Stage(part.conv, part.bn, part.activation, block.plan.copies if part is block.depthwise else 0)
+            for part in parts]
 
 
 def _average(self, x):

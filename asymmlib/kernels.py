@@ -1,7 +1,7 @@
 """What `kernels.cc` can do, called on Paddle's tensors: chains of convolutions as one differentiable operation.
 
-`run_chain` is the way in. It checks what it is given and returns None for whatever the kernels do not cover: another
-dtype or device, a static graph, an unusual layer. `library` compiles the kernels once per machine.
+`covers` says whether the kernels know some layers and their input (another dtype or device, a static graph, an unusual
+layer: they do not); then `run_chain` runs them. `library` compiles the kernels once per machine.
 """
 import ctypes
 import functools
@@ -16,7 +16,7 @@ from paddle.autograd import PyLayer
 
 from asymmlib.native import load_library
 
-__all__ = ["Stage", "covers", "library", "run_chain", "say_once", "suits"]
+__all__ = ["ACTIVATIONS", "Stage", "covers", "library", "run_chain", "say_once", "suits"]
 
 # the fields of the structs Layer and Tensors in kernels.cc, in their order
 LAYER = ("n", "c", "h", "w", "side", "copies", "out", "kernel", "stride", "activation", "norm", "depthwise", "raw",
@@ -180,13 +180,11 @@ def covers(stages, x):
 
 
 def run_chain(x, stages, raw=None, pooled=None, **more):
-    """Run stages on `x` by the kernels; None where they do not apply.
+    """Run stages on `x` by the kernels, which have to cover them.
 
     `more` may hold a `factor` [N, C, 1, 1] that the input is multiplied by and a `residual` that is added to the
     output; `raw` and `pooled` are explained in `_Chain`.
     """
-    if not covers(stages, x):
-        return None
     inputs = {"x": x, **more}
     for i, stage in enumerate(stages):
         inputs |= {(i, name): parameter for name, parameter in stage.parameters().items()}

@@ -153,7 +153,11 @@ def _comparison(folder):
                              level=100 * (1 - LEVEL))
     return (f"{text}\n{_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that no "
             f"recorded network is both better and cheaper: {', '.join(front)}."
-            + "".join(f"\n\n{sentence}" for sentence in evidence.kernel_sentences(folder, ["stock"])))
+            + _kernels(folder, "stock"))
+
+
+def _kernels(folder, group):
+    return "".join(f"\n\n{sentence}" for sentence in evidence.kernel_sentences(folder, [group]))
 
 
 def _duels(folder):
@@ -189,8 +193,7 @@ def _laptop(folder):
                           "eval": table["last_eval_top1"].map(_percent),
                           "interval": _ranges(low, high), "train pictures": table["train_pictures"],
                           "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
-    return text + _table(shown) + "".join(f"\n\n{sentence}" for sentence in
-                                          evidence.kernel_sentences(folder, ["laptop-stock"]))
+    return text + _table(shown) + _kernels(folder, "laptop-stock")
 
 
 def _hardest(folder):

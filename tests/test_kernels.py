@@ -211,7 +211,6 @@ import warnings
 from asymmlib.startup import load_paddle
 paddle = load_paddle()
 from asymmlib import fast
-from asymmlib.kernels import Stage, library, run_chain, say_once
 from asymmlib.network import asymmnet_small
 network = fast.accelerate(asymmnet_small(4))
 print(fast.is_accelerated(network))

@@ -20,7 +20,7 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: bench book book-zh catalogues test faults serve notebooks lint unit nbtest site browser clean setup
+.PHONY: bench book book-zh catalogues figures test faults serve notebooks lint unit nbtest site browser clean setup
 .DEFAULT_GOAL := book
 
 setup: $(READY) $(BROWSER)
@@ -48,6 +48,7 @@ test: lint unit nbtest site browser
 
 lint: $(READY)
 	$(RUN) -m ruff check .
+	$(VENV)/bin/lint-imports --no-logo
 
 unit: $(READY) $(BROWSER)
 	$(RUN) -m pytest -q --ignore=tests/browser
@@ -96,6 +97,10 @@ faults: $(READY)
 bench: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	$(RUN) benchmarks/bench.py
+
+# The drawings of the pages, book/images/*.svg, after a change of asymmbook.figures
+figures: $(READY)
+	$(RUN) -m asymmbook draw
 
 serve:
 	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

@@ -11,14 +11,17 @@ __version__ = "0.1.0"
 # public name -> module that owns it
 _OWNERS = {
     "AsymmNet": "network", "asymmnet_large": "network", "asymmnet_small": "network", "plan_blocks": "network",
-    "MODELS": "baselines", "create_model": "baselines",
-    "prepare": "sources", "make_manifest": "split",
+    "MODELS": "models", "create_model": "models",
+    "prepare": "data.sources", "make_manifest": "data.manifest",
     "Pictures": "dataset", "make_loader": "dataset",
     "Recipe": "recipes", "RECIPES": "recipes", "get_recipe": "recipes",
     "train": "training", "evaluate": "evaluation",
+    "Classifier": "runs", "find_run": "runs", "load_pretrained": "runs",
     "count": "complexity",
-    "load_official": "weights", "export_official": "weights",
+    "save_weights": "weights.own", "load_weights": "weights.own",
+    "load_official": "weights.official", "export_official": "weights.official",
     "accelerate": "fast",
+    "export": "deploy.export",
 }
 __all__ = sorted(_OWNERS)
 

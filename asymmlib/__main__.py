@@ -5,12 +5,13 @@ exit status 2.
 """
 import argparse
 import sys
+from pathlib import Path
 
+from asymmlib.base.startup import load_paddle
 from asymmlib.recipes import RECIPES, get_recipe
-from asymmlib.release import RELEASED
-from asymmlib.startup import load_paddle
+from asymmlib.weights.released import RELEASED, available
 
-__all__ = ["main"]
+__all__ = ["main", "run_command"]
 
 DATA_HELP = ('"sample" (drawn by this project), "caltech16", or the path of a folder of class folders or of a zip or '
              "tar of one; default: ASYMMLIB_DATA, else sample")
@@ -18,7 +19,18 @@ DATA_HELP = ('"sample" (drawn by this project), "caltech16", or the path of a fo
 
 def main(arguments=None):
     """Run one command; return its exit status."""
-    options = _parser().parse_args(arguments)
+    return run_command(COMMANDS, "asymmlib", "AsymmNet in PaddlePaddle: data, training, evaluation and prediction from "
+                       "a shell.", arguments)
+
+
+def console():
+    """The script `asymmlib` that an installed package brings."""
+    sys.exit(main())
+
+
+def run_command(commands, program, description, arguments=None):
+    """Run one of `commands`, {name: (function that adds options, function that does it)}; return the exit status."""
+    options = _parser(commands, program, description).parse_args(arguments)
     try:
         load_paddle()
         options.run(options)
@@ -31,14 +43,13 @@ def main(arguments=None):
     return 0
 
 
-def _parser():
-    parser = argparse.ArgumentParser("python -m asymmlib", description="AsymmNet in PaddlePaddle: data, training, "
-                                     "evaluation and prediction from a shell.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (add_options, run) in COMMANDS.items():
+def _parser(commands, program, description):
+    parser = argparse.ArgumentParser(f"python -m {program}", description=description)
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (add_options, run) in commands.items():
         text = run.__doc__.strip()
-        command = commands.add_parser(name, help=text.splitlines()[0].rstrip("."), description=text,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = parsers.add_parser(name, help=text.splitlines()[0].rstrip("."), description=text,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
         add_options(command)
         command.set_defaults(run=run)
     return parser
@@ -54,8 +65,8 @@ def _data_options(command):
 
 def _prepare(options):
     """Fetch or draw the pictures, check every one, and write the manifest of the split."""
-    from asymmlib.sources import prepare
-    from asymmlib.split import counts
+    from asymmlib.data.manifest import counts
+    from asymmlib.data.sources import prepare
     prepared = prepare(options.data, archive=options.archive, test_share=options.test_share,
                        on_error=options.on_error)
     table = counts(prepared.manifest)
@@ -72,7 +83,7 @@ def _models_options(command):
 
 def _models(options):
     """List the models with their trainable parameters and multiply-accumulate operations (MACs)."""
-    from asymmlib.baselines import compare_models
+    from asymmlib.models import compare_models
     table = compare_models(num_classes=options.classes, image_size=options.size)
     print(table.to_string(index=False, formatters={"params": "{:,}".format, "macs": "{:,}".format}))
 
@@ -98,8 +109,8 @@ def _train(options):
     Results go to runs/<name>/: run.json, history.csv, best.safetensors, last.safetensors. Started by
     python -m paddle.distributed.launch, several processes share one run; the batch size counts their pictures together.
     """
-    from asymmlib import parallel
-    from asymmlib.sources import prepare
+    from asymmlib.base import parallel
+    from asymmlib.data.sources import prepare
     from asymmlib.training import train
     changed = {field: getattr(options, field) for field in
                ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr", "amp")
@@ -124,26 +135,20 @@ def _evaluate_options(command):
 
 def _evaluate(options):
     """Measure a finished run on one split: mean loss and top-1 over every picture."""
-    from asymmlib.dataset import Pictures
-    from asymmlib.evaluation import evaluate
+    from asymmlib.data.sources import prepare
     from asymmlib.runs import find_run
-    from asymmlib.sources import prepare
     run = find_run(options.folder)
     prepared = prepare(options.data, archive=options.archive, on_error=options.on_error,
                        test_share=options.test_share or options.split == "test")
-    if prepared.class_names != run.info["classes"]:
-        raise ValueError(f"run {run.name} knows other classes than {prepared.name}; pass its data with --data")
-    pictures = Pictures(prepared, options.split, run.info["recipe"]["image_size"], mean=run.info["mean"],
-                        std=run.info["std"])
-    result = evaluate(run.network(options.weights), pictures)
-    print(f"{run.name} ({options.weights}) on {len(pictures)} {options.split} pictures of {prepared.name}: "
+    result = run.classifier(options.weights).evaluate(prepared, options.split)
+    print(f"{run.name} ({options.weights}) on {len(result.labels)} {options.split} pictures of {prepared.name}: "
           f"loss {result.loss:.4f}, top-1 {result.top1:.2%}")
 
 
 def _predict_options(command):
     command.add_argument("pictures", metavar="IMAGE", nargs="+", help="picture files")
-    command.add_argument("--model", choices=RELEASED, default=next(iter(RELEASED)),
-                         help="which of the weights that come with the book (default %(default)s)")
+    command.add_argument("--model", choices=RELEASED,
+                         help="which of the weights that come with the book (default: the first that is here)")
     command.add_argument("--run", metavar="RUN", dest="folder",
                          help="instead: name below runs/, or path, of a finished run of your own")
     command.add_argument("--weights", choices=("last", "best"), default="best",
@@ -156,19 +161,23 @@ def _predict(options):
 
     The book's weights know sixteen classes of Caltech-101 and nothing else: see weights/README.md.
     """
-    from asymmlib.evaluation import predict_pictures
-    from asymmlib.release import load_released
-    from asymmlib.runs import find_run
-    if options.folder:
-        run = find_run(options.folder)
-        network, info = run.network(options.weights), {**run.info, "image_size": run.info["recipe"]["image_size"]}
-    else:
-        network, info = load_released(options.model)
-    rows = predict_pictures(network, options.pictures, info["image_size"], info["mean"], info["std"])
+    from asymmlib.runs import find_run, load_pretrained
+    classifier = (find_run(options.folder).classifier(options.weights) if options.folder
+                  else load_pretrained(options.model or _first_released()))
+    rows = classifier.predict(options.pictures)
     for path, probabilities in zip(options.pictures, rows, strict=True):
         print(path)
         for index in probabilities.argsort()[::-1][:options.top]:
-            print(f"  {probabilities[index]:6.1%}  {info['classes'][index]}")
+            print(f"  {probabilities[index]:6.1%}  {classifier.classes[index]}")
+
+
+def _first_released():
+    """The first of the released networks whose weights are here; says so where the first of all is not."""
+    best, here = next(iter(RELEASED)), available()
+    if here and here[0] != best:
+        print(f"{here[0]} answers: the weights of {best} are not here (a checkout has them; ASYMMLIB_WEIGHTS names "
+              "their folder)", file=sys.stderr)
+    return (here or [best])[0]
 
 
 def _convert_options(command):
@@ -189,32 +198,12 @@ def _convert(options):
     A checkpoint of 1000 classes starts a network of 16: convert IN OUT.safetensors --new-head --classes 16, then
     train --start OUT.safetensors.
     """
-    from asymmlib.convert import convert
+    from asymmlib.weights.convert import convert
     network = convert(options.source, options.target, options.to, options.variant, options.width, options.asymmrate,
                       options.classes, options.new_head)
     print(f"{options.target}: AsymmNet-{network.variant.title()}, width {network.width:g}, asymmrate "
           f"{network.asymmrate}, {network.classifier.weight.shape[1]} classes"
           + (", the classifier drawn anew" if options.new_head else ""))
-
-
-def _experiments_options(command):
-    command.add_argument("action", choices=("status", "run", "collect"),
-                         help="list the plan; train what is missing; write finished runs to results/")
-    command.add_argument("--only", metavar="PATTERN", default="*", help="names to include, such as 'compare-*'")
-
-
-def _experiments(options):
-    """The recorded comparison: list the planned runs, do the missing ones, record the finished ones.
-
-    May be killed at any moment; the same command goes on where it was. The data is Caltech-16:
-    python -m asymmlib prepare --data caltech16, once, before.
-    """
-    from asymmlib import experiments
-    if options.action == "run":
-        experiments.run_experiments(options.only)
-    if options.action == "collect":
-        experiments.collect_experiments(options.only)
-    print(experiments.status(options.only).to_string(index=False))
 
 
 def _export_options(command):
@@ -229,9 +218,11 @@ def _export(options):
     Each file is run on random pictures and compared with the network as it is; the differences are printed and stored
     in export.json. ONNX needs the extra `ship`.
     """
-    from asymmlib.export import export_run
+    from asymmlib.deploy.export import export_classifier
     from asymmlib.runs import find_run
-    folder, differences = export_run(find_run(options.folder), options.to, options.weights)
+    run = find_run(options.folder)
+    folder = Path(options.to) if options.to else run.folder / "export"
+    differences = export_classifier(run.classifier(options.weights), folder)
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
     for name, value in differences.items():
@@ -244,49 +235,25 @@ def _bench_infer_options(command):
     command.add_argument("--batch", type=int, nargs="+", default=[1, 32], help="batch sizes (default 1 32)")
     command.add_argument("--rounds", type=int, default=10, help="turns of every engine (default 10)")
     command.add_argument("--engines", nargs="+", metavar="ENGINE", help="default: all that are installed")
-    command.add_argument("--to", metavar="FILE", help="table to write (default results/bench_infer.csv)")
+    command.add_argument("--to", metavar="FILE", help="also write the table there, as CSV")
 
 
 def _bench_infer(options):
     """Time one network under every inference engine, in turns, against Paddle's eager mode.
 
-    Writes a table with latency percentiles, ratios, versions, CPU and threads. Engines that are not installed are named
+    Prints a table with latency percentiles, ratios, versions, CPU and threads. Engines that are not installed are named
     with the command that brings them; nothing is fetched.
     """
-    from asymmlib import bench_infer
+    from asymmlib.deploy import timing
     if not options.engines:
-        for name, reason in bench_infer.available()[1].items():
+        for name, reason in timing.available()[1].items():
             print(f"left out: {name}: {reason}")
-    table = bench_infer.measure(options.model, options.size, options.batch, options.rounds, names=options.engines)
+    table = timing.measure(options.model, options.size, options.batch, options.rounds, names=options.engines)
     columns = ["engine", "batch", "p50_ms", "p90_ms", "p99_ms", "images_per_s", "ratio", "ratio_low", "ratio_high",
                "difference"]
     print(table[columns].to_string(index=False, float_format="{:.3g}".format))
-    print(bench_infer.write(table, options.to))
-
-
-def _results(options):
-    """Write the page of results, book/results.md, from the recorded runs.
-
-    A test fails when the stored page is not the one that results/ gives.
-    """
-    from asymmlib.report import write_results_page
-    print(write_results_page())
-
-
-def _release(options):
-    """Write the best recorded AsymmNets with their model card to weights/.
-
-    Best by the eval split; needs the runs themselves and their pictures, and stores float16 where no accuracy changes.
-    """
-    from asymmlib.release import release
-    for model, info in release().items():
-        test = info["accuracy"]["test"]
-        print(f"{model}: {info['run']}, epoch {info['epoch']}, {info['dtype']}, {test['right']} of {test['pictures']} "
-              f"test pictures right ({test['top1']:.1%})")
-
-
-def _no_options(command):
-    pass
+    if options.to:
+        print(timing.write(table, options.to))
 
 
 # command: (its options, what it does)
@@ -297,9 +264,6 @@ COMMANDS = {
     "evaluate": (_evaluate_options, _evaluate),
     "predict": (_predict_options, _predict),
     "convert": (_convert_options, _convert),
-    "experiments": (_experiments_options, _experiments),
-    "results": (_no_options, _results),
-    "release": (_no_options, _release),
     "export": (_export_options, _export),
     "bench-infer": (_bench_infer_options, _bench_infer),
 }

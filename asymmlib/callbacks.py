@@ -13,11 +13,12 @@ import paddle
 import pandas as pd
 from tqdm import tqdm
 
-from asymmlib import parallel
+from asymmlib.base import parallel
+from asymmlib.base.environment import extra
+from asymmlib.base.files import atomic_write
 from asymmlib.checkpoint import save_checkpoint
 from asymmlib.evaluation import evaluate
-from asymmlib.paths import atomic_write
-from asymmlib.weights import save_weights
+from asymmlib.weights.own import save_weights
 
 __all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Progress", "Reproducible", "VisualDLLog",
            "out_of_patience"]
@@ -121,16 +122,22 @@ class VisualDLLog(paddle.callbacks.Callback):
         self.folder = str(folder)
 
     def on_train_begin(self, logs=None):
-        from visualdl import LogWriter  # here, because it takes a second to import
+        try:
+            from visualdl import LogWriter  # here, because it takes a second to import
+        except ImportError:
+            print(f"no curves for VisualDL: the package visualdl is not installed; {extra('notebooks')}", flush=True)
+            self.writer = None
+            return
         self.writer = LogWriter(logdir=self.folder)
 
     def on_epoch_end(self, epoch, logs=None):
-        for key, value in logs["row"].items():
+        for key, value in logs["row"].items() if self.writer else ():
             if key != "epoch":
                 self.writer.add_scalar(tag=key.replace("_", "/", 1), value=value, step=logs["row"]["epoch"])
 
     def on_train_end(self, logs=None):
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
 
 
 class Progress(paddle.callbacks.Callback):

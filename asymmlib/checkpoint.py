@@ -10,7 +10,7 @@ import paddle
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from asymmlib.paths import atomic_write
+from asymmlib.base.files import atomic_write
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 

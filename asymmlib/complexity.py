@@ -14,7 +14,8 @@ from paddle import nn
 
 from asymmlib.network import FEATURES, SQUEEZE, make_divisible, plan_blocks
 
-__all__ = ["COLUMNS", "Complexity", "PARTS", "costs_by_block", "count", "formula", "published_params"]
+__all__ = ["COLUMNS", "Complexity", "PARTS", "channel_table", "costs_by_block", "count", "formula", "published_params",
+           "reached_channels"]
 
 COLUMNS = ("name", "kind", "in_shape", "out_shape", "kernel", "params", "macs")
 # Parts of a block -> their names among the layers of `AsymmNet`; batch norm belongs to its convolution
@@ -148,3 +149,38 @@ def costs_by_block(complexity):
     groups = layers[inside].groupby([names["block"][inside].astype(int), names["part"][inside]])
     return {column: groups[column].sum().unstack(fill_value=0).reindex(columns=list(PARTS.values()), fill_value=0)
             .set_axis(list(PARTS), axis=1) for column in ("macs", "params")}
+
+
+def channel_table(rates=(0, 1, 2), variant="large"):
+    """Channels in every block at several rates: columns (rate, part) with parts new, copied and filtered."""
+    parts = {(rate, part): [value(plan) for plan in plan_blocks(variant, asymmrate=rate)] for rate in rates
+             for part, value in (("new", lambda plan: plan.new), ("copied", lambda plan: 2 * plan.copies * plan.c_in),
+                                 ("filtered", lambda plan: plan.depthwise))}
+    table = pd.DataFrame(parts)
+    return table.rename_axis(index="block", columns=["r", "channels"])
+
+
+def reached_channels(block, size=8):
+    """Which filtered channels depend on which input channels of an `AsymmetricalBottleneck`: bool `[c_in, depthwise]`.
+
+    Found by changing one input channel at a time and looking at what enters the depthwise convolution. The block is
+    in eval mode afterwards, in which batch norm mixes no channels.
+    """
+    block.eval()
+    seen = []
+    handle = block.depthwise.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    try:
+        with paddle.no_grad():
+            x = paddle.ones([1, block.plan.c_in, size, size])
+            block(x)
+            for channel in range(block.plan.c_in):
+                changed = x.clone()
+                changed[:, channel] += 1e4  # so large that no ReLU hides it in all pictures
+                block(changed)
+                changed[:, channel] -= 2e4
+                block(changed)
+    finally:
+        handle.remove()
+    base, *others = (value.numpy()[0] for value in seen)
+    differs = [(other != base).any(axis=(1, 2)) for other in others]
+    return pd.DataFrame([up | down for up, down in zip(differs[::2], differs[1::2], strict=True)]).to_numpy()

@@ -1,108 +1,27 @@
-"""From a manifest to batches: decode once, keep small uint8 pixels on disk, augment, normalise.
+"""From prepared pictures to batches: augment, normalise, put in order. Notebook 02, steps 3 to 5, builds it.
 
-Every picture is decoded and resized a single time into a memory-mapped file; later epochs and later runs decode
-nothing. All randomness is a function of (seed, epoch, index), so order and augmentation do not depend on workers,
-on earlier epochs or on the machine, and an interrupted run can go on exactly where it was.
+All randomness is a function of (seed, epoch, index), so order and augmentation do not depend on workers, on earlier
+epochs or on the machine, and an interrupted run can go on exactly where it was. Decoding, and the cache of pixels on
+disk, are in `asymmlib.data.pictures`.
 """
-import hashlib
-import struct
-import zlib
-from pathlib import Path
-
 import numpy as np
 import paddle
 from PIL import Image, ImageOps
 
-from asymmlib.paths import atomic_write, locked, sweep
-from asymmlib.split import decode
+from asymmlib.data.pictures import cached_pixels, measure_statistics, normalise
 
-__all__ = ["ARTICLE_MEAN", "ARTICLE_STD", "EpochSampler", "Pictures", "cached_pixels", "load_picture", "make_loader",
-           "measure_statistics", "normalise"]
+__all__ = ["ARTICLE_MEAN", "ARTICLE_STD", "EpochSampler", "Pictures", "make_loader"]
 
 # The article's constants, printed there in this order (flaw 5: they are not those of its pictures)
 ARTICLE_MEAN = (0.50950350, 0.54632660, 0.57409690)
 ARTICLE_STD = (0.26059777, 0.26041326, 0.29220656)
-CACHE_VERSION = 1  # raise it when decoding or resizing changes
-# What Pillow raises on damaged bytes, and on more pixels than its limit
-READ_ERRORS = (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning, SyntaxError, ValueError,
-               TypeError, OverflowError, IndexError, KeyError, struct.error, zlib.error)
 CROP_AREA, CROP_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # "crop-flip", as in Szegedy et al., 2015
-
-
-def load_picture(path, size):
-    """Decode a picture to RGB uint8 `[size, size, 3]`: greyscale and palettes converted, camera rotation applied.
-
-    Raises `ValueError` that names the file when it is not a readable picture or has more pixels than Pillow thinks
-    safe, `FileNotFoundError` when it is missing.
-    """
-    try:
-        return np.asarray(decode(path).resize((size, size), Image.Resampling.BILINEAR))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"picture {path} is missing: prepare the data again (python -m asymmlib prepare)"
-                                ) from None
-    except READ_ERRORS as error:
-        raise ValueError(f"{path} is not a readable picture ({error}); replace or remove the file, or prepare the "
-                         'data with on_error="skip"') from error
-
-
-def cached_pixels(prepared, size):
-    """Return the resized pixels of all pictures of a manifest as a read-only uint8 memory map `[N, size, size, 3]`.
-
-    The file lies in `prepared.folder / "cache"` and is keyed by the pictures' content and the size. It appears under
-    its name only when complete; one of the wrong length is made again. Of several processes one makes it.
-    """
-    manifest = prepared.manifest
-    key = hashlib.sha256(f"{CACHE_VERSION} {size} {' '.join(manifest['sha256'])}".encode()).hexdigest()[:16]
-    path = Path(prepared.folder) / "cache" / f"pixels-{size}-{key}.npy"
-    shape = (len(manifest), size, size, 3)
-    if not _is_complete(path, shape):
-        with locked(path):
-            if not _is_complete(path, shape):
-                sweep(path.parent, path.name)
-                _write_cache(path, shape, [Path(prepared.images) / name for name in manifest["path"]])
-    return np.load(path, mmap_mode="r")
-
-
-def _write_cache(path, shape, pictures):
-    with atomic_write(path) as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for picture in pictures:
-            file.write(load_picture(picture, shape[1]).tobytes())
-
-
-def _is_complete(path, shape):
-    try:
-        pixels = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return False
-    return pixels.shape == shape and pixels.dtype == np.uint8
-
-
-def measure_statistics(pixels):
-    """Mean and standard deviation of each colour channel of uint8 pictures `[N, H, W, 3]`, on the scale 0 to 1.
-
-    Exact: it counts how often each of the 256 values occurs.
-    """
-    counts = np.zeros((3, 256))
-    for picture in pixels:
-        for channel in range(3):
-            counts[channel] += np.bincount(picture[..., channel].ravel(), minlength=256)
-    share, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
-    mean = share @ levels
-    return mean, np.sqrt(share @ levels**2 - mean**2)
-
-
-def normalise(pixels, mean, std):
-    """uint8 `[..., H, W, 3]` on 0 to 255 -> float32 `[..., 3, H, W]`: (value / 255 - mean) / std per channel."""
-    scale = (1 / (255 * np.asarray(std))).astype(np.float32)
-    shift = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
-    return np.ascontiguousarray(np.moveaxis(pixels * scale + shift, -1, -3))
 
 
 class Pictures(paddle.io.Dataset):
     """One split of prepared data: item `i` is (float32 `[3, size, size]`, int64 label of shape `[1]`).
 
-    `prepared` comes from `asymmlib.sources.prepare`. `mean` and `std` default to the measured ones of the train split.
+    `prepared` comes from `asymmlib.data.sources.prepare`. `mean` and `std` default to the train split's own.
     `augmentation` is one of `asymmlib.recipes.AUGMENTATIONS`; call `set_epoch` before each epoch to draw anew.
     Raises `ValueError` for an unknown split or one without pictures.
     """

@@ -1,4 +1,4 @@
-"""Measure a trained network: logits over a whole split, mean loss, top-1, and the best guesses for single pictures.
+"""Measure a trained network: logits over a whole split, mean loss, top-1. Notebook 05 reads them.
 
 `paddle.Model.evaluate` reports the loss of the last batch only; here every picture counts once.
 """
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
-from asymmlib import parallel
-from asymmlib.dataset import load_picture, make_loader, normalise
+from asymmlib.base import parallel
 
-__all__ = ["Evaluation", "evaluate", "predict_pictures", "softmax"]
+__all__ = ["Evaluation", "evaluate", "softmax"]
 
 
 def softmax(logits):
@@ -57,16 +56,8 @@ def evaluate(network, pictures, batch_size=64):
     training, logits = network.training, []
     network.eval()
     with paddle.no_grad():
-        for images, _ in make_loader(parallel.share(pictures), batch_size):
+        for images, _ in paddle.io.DataLoader(parallel.share(pictures), batch_size=batch_size):
             logits.append(network(images).numpy())
     if training:
         network.train()
     return Evaluation(parallel.gather(np.concatenate(logits), len(pictures)), pictures.labels)
-
-
-def predict_pictures(network, paths, size, mean, std):
-    """Class probabilities `[len(paths), C]` of picture files; raises for a file that is missing or no picture."""
-    network.eval()
-    pixels = np.stack([load_picture(path, size) for path in paths])
-    with paddle.no_grad():
-        return softmax(network(paddle.to_tensor(normalise(pixels, mean, std))).numpy())

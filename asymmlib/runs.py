@@ -1,24 +1,116 @@
-"""The folder of a training run: what it holds, how to open it, and where its numbers come from.
+"""Trained networks: the folder of a run, how to open it, and the one record that everybody uses a network by.
 
 `runs/<name>/` holds run.json (model, recipe, data, environment, result), history.csv (one row per epoch),
 best.safetensors and last.safetensors (weights), checkpoints/ and visualdl/. One run never writes into another's folder.
+A `Classifier` is a network ready for use, out of a run or out of the weights that come with the book; notebook 05 uses
+both.
 """
 import json
-import os
-import platform
-import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from asymmlib.paths import atomic_write, project_root, runs_dir
+from asymmlib.base.files import atomic_write
+from asymmlib.base.folders import runs_dir
+from asymmlib.weights.released import find_released
 
-__all__ = ["Run", "environment", "find_run", "list_runs", "package_versions"]
+__all__ = ["LICENCE", "Classifier", "Run", "find_run", "list_runs", "load_pretrained"]
 
 KINDS = {"model": str, "settings": dict, "recipe": dict}  # what every run.json has
-PACKAGES = ("asymmlib", "paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow")
+LICENCE = "MIT"  # of all weights that this library trains; the pictures keep their own
+FIELDS = ("model", "classes", "image_size", "mean", "std", "licence")  # of a card that a Classifier has by itself
+BATCH = 64  # pictures that `Classifier.predict` holds in memory at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained network and all that one needs to use it.
+
+    name: of the run or the release. model: key of `asymmlib.models.MODELS`. network: `paddle.nn.Layer` in eval mode,
+    float32 `[N, 3, image_size, image_size]` -> logits `[N, len(classes)]`. mean, std: per channel, on the scale 0 to 1.
+    provenance: where the weights come from, as a dictionary for JSON.
+    """
+
+    name: str
+    model: str
+    network: object
+    classes: tuple
+    image_size: int
+    mean: tuple
+    std: tuple
+    licence: str
+    provenance: dict
+
+    @property
+    def preprocessing(self):
+        """How a picture becomes an input, as data for JSON; `describe` says it in words."""
+        return {"colour": "RGB, upright by EXIF", "resize": "squash", "filter": "bilinear", "size": self.image_size,
+                "range": [0, 1], "mean": list(self.mean), "std": list(self.std), "layout": "NCHW", "dtype": "float32",
+                "output": "logits"}
+
+    def describe(self):
+        """The preprocessing in one sentence."""
+        numbers = (f"({', '.join(f'{value:.4f}' for value in values)})" for values in (self.mean, self.std))
+        return ("RGB pictures, upright, squashed to {size} × {size} pixels (bilinear), divided by 255 and normalised "
+                "per channel with mean {} and standard deviation {}: float32 [N, 3, {size}, {size}]"
+                .format(*numbers, size=self.image_size))
+
+    def pictures(self, prepared, split):
+        """One split of prepared data as `Pictures`, prepared as in training. `ValueError` for other classes."""
+        return _pictures(self.name, prepared, split, self.classes, self.image_size, self.mean, self.std)
+
+    def evaluate(self, prepared, split="eval"):
+        """`Evaluation` of the network on a split: logits, mean loss and top-1 over every picture."""
+        from asymmlib.evaluation import evaluate
+        return evaluate(self.network, self.pictures(prepared, split))
+
+    def predict(self, paths):
+        """Class probabilities float64 `[len(paths), len(classes)]` of picture files, in batches of bounded memory.
+
+        Raises for a file that is missing or no picture, naming it.
+        """
+        import paddle
+
+        from asymmlib.data.pictures import load_picture, normalise
+        from asymmlib.evaluation import softmax
+        paths, rows = list(paths), [np.empty((0, len(self.classes)))]
+        for start in range(0, len(paths), BATCH):
+            pixels = np.stack([load_picture(path, self.image_size) for path in paths[start:start + BATCH]])
+            with paddle.no_grad():
+                rows.append(softmax(self.network(paddle.to_tensor(normalise(pixels, self.mean, self.std))).numpy()))
+        return np.concatenate(rows)
+
+
+def load_pretrained(name, folder=None):
+    """A `Classifier` with weights that come with the book: "asymmnet_large", "asymmnet_small" or "mobilenet_v2".
+
+    folder: where they lie (default: `ASYMMLIB_WEIGHTS`, else the checkout's `weights/`, else those of the wheel, which
+    brings "asymmnet_small"). Raises as `asymmlib.weights.released.find_released`.
+    """
+    card, path = find_released(name, folder)
+    provenance = {key: value for key, value in card.items() if key not in FIELDS}
+    return _classifier(name, card, card["image_size"], path, card["licence"], provenance)
+
+
+def _classifier(name, info, image_size, path, licence, provenance):
+    """A `Classifier` of what a card or a run.json says, with the weights of a file."""
+    from asymmlib.models import create_model
+    from asymmlib.weights.own import load_weights
+    network = create_model(info["model"], len(info["classes"]), **info["settings"])
+    load_weights(network, path)
+    network.eval()
+    return Classifier(name, info["model"], network, tuple(info["classes"]), image_size, tuple(info["mean"]),
+                      tuple(info["std"]), licence, provenance)
+
+
+def _pictures(name, prepared, split, classes, image_size, mean, std):
+    """A split as a network saw it in training. `ValueError` where it knows other classes."""
+    from asymmlib.dataset import Pictures
+    if list(prepared.class_names) != list(classes):
+        raise ValueError(f"run {name} knows other classes than {prepared.name}; pass its data with --data")
+    return Pictures(prepared, split, image_size, mean=mean, std=std)
 
 
 @dataclass(frozen=True)
@@ -43,16 +135,29 @@ class Run:
         """DataFrame with one row per epoch; columns in `asymmlib.callbacks.EpochLog`."""
         return pd.read_csv(self.folder / "history.csv")
 
-    def network(self, which="last"):
-        """Build the run's network and load its weights: "last" epoch or "best" on the eval split."""
-        from asymmlib.baselines import create_model
-        from asymmlib.weights import load_weights
+    def classifier(self, which="last"):
+        """The `Classifier` of a run: its weights after the "last" epoch, or the "best" by the eval split.
+
+        Raises `ValueError` for another word and `FileNotFoundError` for a run that has not got that far.
+        """
         if which not in ("last", "best"):
             raise ValueError(f"unknown weights {which!r}; known: last, best")
-        network = create_model(self.info["model"], len(self.info["classes"]), **self.info["settings"])
-        load_weights(network, self.folder / f"{which}.safetensors")
-        network.eval()
-        return network
+        keys = ("settings", "recipe", "manifest_sha256", "pictures", "environment", "result")
+        provenance = {"run": self.name, "weights": which, **{key: self.info[key] for key in keys if key in self.info}}
+        return _classifier(self.name, self.info, self.info["recipe"]["image_size"],
+                           self.folder / f"{which}.safetensors", LICENCE, provenance)
+
+    def network(self, which="last"):
+        """The run's network in eval mode: `classifier(which).network`."""
+        return self.classifier(which).network
+
+    def pictures(self, split="eval", prepared=None):
+        """A split of the run's data as `Pictures`, prepared as in training; prepared: that data, if it is at hand."""
+        from asymmlib.data.sources import prepare
+        info, recipe = self.info, self.info["recipe"]
+        if prepared is None:
+            prepared = prepare(recipe["data"], test_share=recipe.get("test_share", False), progress=False)
+        return _pictures(self.name, prepared, split, info["classes"], recipe["image_size"], info["mean"], info["std"])
 
     def write(self, **changes):
         """Return the run with changed info, after storing it."""
@@ -89,40 +194,3 @@ def _read_info(path):
 def list_runs():
     """All runs in the runs' folder, by name."""
     return [find_run(path.parent) for path in sorted(runs_dir().glob("*/run.json"))]
-
-
-def environment():
-    """What a result depends on besides its recipe: versions, device, processor, threads and commit, as a dictionary."""
-    import paddle
-    return {"python": platform.python_version(), "packages": package_versions(), "platform": platform.platform(),
-            "device": paddle.device.get_device(), "cpu": _cpu_name(), "cores": os.cpu_count(),
-            "threads": os.environ.get("OMP_NUM_THREADS", "default"), "commit": _commit()}
-
-
-def package_versions(packages=PACKAGES):
-    """{package: version} of those that are installed."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _cpu_name():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _commit():
-    """The checkout's commit, with a mark when files differ from it; None outside a checkout or without git."""
-    try:
-        result = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=project_root(),
-                                capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None

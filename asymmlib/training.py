@@ -14,19 +14,20 @@ from filelock import FileLock
 from paddle.optimizer import lr as schedules
 
 from asymmlib import callbacks as cb
-from asymmlib import parallel
-from asymmlib.archive import checksum
-from asymmlib.baselines import create_model
+from asymmlib.base import parallel
+from asymmlib.base.environment import environment
+from asymmlib.base.files import checksum, sweep
+from asymmlib.base.folders import runs_dir
 from asymmlib.checkpoint import load_checkpoint
+from asymmlib.data.manifest import manifest_hash
+from asymmlib.data.sources import prepare
 from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
 from asymmlib.fast import accelerate, is_accelerated
+from asymmlib.models import create_model
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet
-from asymmlib.paths import runs_dir, sweep
 from asymmlib.recipes import Recipe
-from asymmlib.runs import Run, environment, find_run
-from asymmlib.sources import prepare
-from asymmlib.split import manifest_hash
-from asymmlib.weights import load_weights, save_weights
+from asymmlib.runs import Run, find_run
+from asymmlib.weights.own import load_weights, save_weights
 
 __all__ = ["make_loss", "make_optimizer", "make_pictures", "make_schedule", "run_name", "train", "zero_last_gamma"]
 
@@ -38,8 +39,9 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
     A finished run of the same settings is opened instead, an interrupted one goes on at its last checkpoint; both
     are said in a printed line. `fresh=True` starts over. `prepared` is the data (None: what the recipe or
     `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a safetensors file to start from in
-    place of random weights (`asymmlib.convert` makes one of the authors' files); `new_head` leaves its last layer out.
-    Started by Paddle's launcher, all processes call this and share the work (`asymmlib.parallel`); rank 0 writes.
+    place of random weights (`asymmlib.weights.convert` makes one of the authors' files); `new_head` leaves its last
+    layer out.
+    Started by Paddle's launcher, all processes call this and share the work (`asymmlib.base.parallel`); rank 0 writes.
     Raises `ValueError` when that folder holds a run of other settings, for unknown names, and for weights that do not
     fit; `RuntimeError` when another process of the job is lost.
     """

@@ -113,7 +113,7 @@ def book():
 
 def provenance():
     """Columns that are the same for all rows."""
-    from asymmlib.runs import PACKAGES, environment, package_versions
+    from asymmlib.base.environment import PACKAGES, environment, package_versions
     gflops, bandwidth = machine()
     facts = environment()
     same = {key: facts[key] for key in ("cpu", "cores", "threads", "python", "commit")}

@@ -43,8 +43,8 @@ def article_batches(size, batch):
     import paddle
     from PIL import Image
 
+    from asymmlib.data.sources import prepare
     from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD
-    from asymmlib.sources import prepare
     prepared, rng = prepare("sample"), np.random.default_rng(0)
     rows = prepared.manifest[prepared.manifest["split"] == "train"]
     mean, std = (np.array(v, "float32")[:, None, None] for v in (ARTICLE_MEAN, ARTICLE_STD))
@@ -65,8 +65,8 @@ def article_batches(size, batch):
 
 def our_batches(size, batch):
     """Our loader on the drawn sample, with the rotation of the recipes."""
+    from asymmlib.data.sources import prepare
     from asymmlib.dataset import Pictures, make_loader
-    from asymmlib.sources import prepare
     pictures = Pictures(prepare("sample"), "train", size, augmentation="rotate")
     while True:
         yield from (pair for pair in make_loader(pictures, batch, shuffle=True) if len(pair[1]) == batch)
@@ -74,19 +74,19 @@ def our_batches(size, batch):
 
 def data_step(size, batch):
     """Our data path alone, read from the dataset itself: a loader would have fetched ahead between two turns."""
+    from asymmlib.data.sources import prepare
     from asymmlib.dataset import Pictures
-    from asymmlib.sources import prepare
     pictures = Pictures(prepare("sample"), "train", size, augmentation="rotate")
     return lambda: [pictures[index] for index in range(batch)]
 
 
 def paddle_case(name, size, batch, width):
     """A step of Paddle: stock, article, ours, ours_data, data alone, or a baseline."""
-    from asymmlib.startup import load_paddle
+    from asymmlib.base.startup import load_paddle
     paddle = load_paddle()
     from asymmlib import network as net
-    from asymmlib.baselines import create_model
     from asymmlib.fast import accelerate
+    from asymmlib.models import create_model
     paddle.seed(0)
     if name == "data":
         return data_step(size, batch)
@@ -107,7 +107,7 @@ def torch_case(name, size, batch):
     torch.manual_seed(0)
     tuned = {} if name.endswith("tuned") else {"hardswish": composed_hardswish}
     if not tuned:
-        from asymmlib.native import tune_malloc
+        from asymmlib.fast.native import tune_malloc
         tune_malloc()
     network = asymmnet_large(**tuned).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9, weight_decay=1e-4)

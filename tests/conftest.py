@@ -43,7 +43,7 @@ def picture_folder(tmp_path):
 @pytest.fixture(scope="session")
 def caltech16(shared, tmp_path_factory):
     """Caltech-16 from the archive beside the project, prepared once a session in a folder of its own."""
-    from asymmlib.sources import prepare
+    from asymmlib.data.sources import prepare
     archive = shared / "data" / "caltech-101.zip"
     if not archive.is_file():
         pytest.skip("no shared/data/caltech-101.zip: the pictures of Caltech-101 are not here")

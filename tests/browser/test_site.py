@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from asymmbook.checkout import project_root
 from asymmlib.complexity import formula
-from asymmlib.paths import project_root
 
 SITE = project_root() / "_build" / "html"
 HERE = Path(__file__).parent

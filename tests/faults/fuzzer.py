@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from asymmlib.startup import load_paddle
+from asymmlib.base.startup import load_paddle
 
 SPARE_BYTES = 2**30  # beyond what the libraries take when loaded
 LIMIT_S = 30  # for one input; generous, as other work may hold the processor
@@ -101,22 +101,22 @@ def run_json():
 
 
 def read_archive(path):
-    from asymmlib.archive import unpack
+    from asymmlib.data.archive import unpack
     unpack(path, path.parent / "inside" / "out")
 
 
 def read_picture(path):
-    from asymmlib.dataset import load_picture
+    from asymmlib.data.pictures import load_picture
     assert load_picture(path, 32).shape == (32, 32, 3)
 
 
 def read_weights(path):
-    from asymmlib.weights import read_tensors
+    from asymmlib.weights.official import read_tensors
     read_tensors(path)
 
 
 def read_table(path):
-    from asymmlib.split import read_manifest
+    from asymmlib.data.manifest import read_manifest
     read_manifest(path)
 
 
@@ -191,7 +191,7 @@ if __name__ == "__main__":
     kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     warnings.simplefilter("ignore")
     load_paddle()
-    __import__("asymmlib.dataset"), __import__("asymmlib.weights"), __import__("asymmlib.runs")
+    __import__("asymmlib.dataset"), __import__("asymmlib.weights.official"), __import__("asymmlib.runs")
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (taken + SPARE_BYTES, taken + SPARE_BYTES))
     good = KINDS[kind][0]()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import scenarios
 
-from asymmlib.startup import load_paddle
+from asymmlib.base.startup import load_paddle
 
 TOLD, RIDDLE, LIMIT_S = 7, 8, 300
 NOBODY = 65534
@@ -245,8 +245,9 @@ def run(work, fault, count, seed):
 if __name__ == "__main__":
     os.umask(0o022)
     load_paddle()
-    for module in ("archive", "checkpoint", "complexity", "dataset", "network", "results", "sources", "baselines"):
-        __import__(f"asymmlib.{module}")
+    for module in ("asymmlib.checkpoint", "asymmlib.complexity", "asymmlib.data.sources", "asymmlib.dataset",
+                   "asymmlib.models", "asymmbook.evidence.results"):
+        __import__(module)
     for codec in ("cp437", "gbk", "utf-8-sig"):  # nobody may not read root's Python, so all is loaded before
         codecs.lookup(codec)
     print(json.dumps(run(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))

@@ -48,7 +48,7 @@ class Unpacking(Work):
                 packed.writestr(f"Images/{CLASSES[number % 3]}/{number}.jpg", rng.bytes(20_000))
 
     def do(self, report, number=0):
-        from asymmlib.archive import unpack
+        from asymmlib.data.archive import unpack
         unpack(self.root / "pictures.zip", self.out / "Images")
 
     def visible(self):
@@ -60,11 +60,11 @@ class Splitting(Work):
         draw_pictures(self.root / "pictures")
 
     def do(self, report, number=0):
-        from asymmlib.sources import prepare
+        from asymmlib.data.sources import prepare
         return prepare(str(self.root / "pictures"), progress=False)
 
     def visible(self):
-        from asymmlib.split import read_manifest
+        from asymmlib.data.manifest import read_manifest
         return [read_manifest(path).to_csv() for path in self.out.glob("home/*/manifest.csv")]
 
 
@@ -75,9 +75,9 @@ class Caching(Splitting):
         super().do(None)
 
     def do(self, report, number=0):
-        from asymmlib.dataset import cached_pixels
-        from asymmlib.sources import Prepared
-        from asymmlib.split import read_manifest
+        from asymmlib.data.manifest import read_manifest
+        from asymmlib.data.pictures import cached_pixels
+        from asymmlib.data.sources import Prepared
         folder = next(path.parent for path in self.out.glob("home/*/manifest.csv"))
         cached_pixels(Prepared("x", self.root / "pictures", folder, read_manifest(folder / "manifest.csv")), SIZE)
 
@@ -98,8 +98,8 @@ class Checkpointing(Work):
     def do(self, report, number=0):
         import paddle
 
+        from asymmlib.base.files import sweep
         from asymmlib.checkpoint import load_checkpoint, save_checkpoint
-        from asymmlib.paths import sweep
         sweep(self.out)  # as `train` does under the run's lock
         network, optimizer = self.state()
         rows = load_checkpoint(self.out, network, optimizer)
@@ -134,17 +134,17 @@ class Recording(Work):
                 "accelerated": False}))
             rows = pd.DataFrame({"epoch": range(1, 41), "eval_top1": 0.5, "images_per_s": 100.0})
             rows.to_csv(folder / "history.csv", index=False)
-        from asymmlib.results import collect
+        from asymmbook.evidence.results import collect
         collect(["old"], self.template)
 
     def do(self, report, number=None):
-        from asymmlib.results import collect
+        from asymmbook.evidence.results import collect
         for name in ("new0", "new1") if number is None else (f"new{number}",):
             collect([name], self.out)
             report()
 
     def visible(self):
-        from asymmlib.results import read_results
+        from asymmbook.evidence.results import read_results
         runs, curves = (read_results(self.out)[table] for table in ("runs", "curves"))
         assert "old" in set(runs["run"]), "a row that was there is lost"
         assert (curves["run"].value_counts()[runs["run"]] == 40).all(), "a recorded run without its curve"

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from asymmlib.paths import atomic_write, locked, project_root, results_dir
+from asymmbook.checkout import project_root, results_dir
+from asymmlib.base.files import atomic_write, locked
 
 HERE = Path(__file__).parent
 FULL = os.environ.get("ASYMMLIB_FAULTS") == "full"
@@ -81,7 +82,7 @@ def test_damaged_files_are_read_or_rejected(tally, kind):
 
 CELL = """
 from asymmlib.recipes import Recipe
-from asymmlib.sources import prepare
+from asymmlib.data.sources import prepare
 from asymmlib.training import train
 run = train("asymmnet_small", Recipe("long", image_size=32, epochs={epochs}, batch_size=8, accelerate=False),
             prepared=prepare({pictures!r}, progress=False), name="long")

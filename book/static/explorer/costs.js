@@ -1,6 +1,6 @@
 /* The costs of AsymmNet by the rules of asymmlib.network.plan_blocks and asymmlib.complexity.formula.
  *
- * Rows and constants come from asymmlib.explorer as `facts`; nothing here repeats them. tests/test_explorer.py compares
+ * Rows and constants come from asymmbook.pages.explorer as `facts`; nothing here repeats them. tests/test_explorer.py compares
  * this file with Python on random settings, messages of refused settings included.
  */
 "use strict";

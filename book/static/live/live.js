@@ -1,6 +1,6 @@
 /* The live page: pictures in, top 5 and milliseconds out, all of it in this browser.
  *
- * asymmlib.live writes the files in built/: each adds one entry to `liveFiles`, gzip and base64 inside a script, since
+ * asymmbook.pages.live writes the files in built/: each adds one entry to `liveFiles`, gzip and base64 inside a script, since
  * scripts may be read where a page is opened as a file and other files may not. */
 "use strict";
 

@@ -1,0 +1,1 @@
+"""From an archive or a folder to checked, decoded pictures. Nothing in this room imports Paddle."""

@@ -1,0 +1,224 @@
+"""Where pictures come from: drawn by this project, Caltech-101, or a reader's own folder or archive.
+
+`prepare` is the one way in. What it fetches or unpacks lies below `home()`; a reader's folder is used where it is and
+never changed. Everything it makes can be deleted and made again.
+"""
+import hashlib
+import os
+import re
+import shutil
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from asymmlib.base.files import atomic_write, checksum, locked, make_folder, sweep, temporary_name
+from asymmlib.base.folders import data_choice, home
+from asymmlib.data.archive import members, stem, unpack
+from asymmlib.data.download import download
+from asymmlib.data.manifest import (
+    class_names,
+    is_picture,
+    make_manifest,
+    read_manifest,
+    visible_entries,
+    write_manifest,
+)
+
+__all__ = ["CALTECH16", "CALTECH_MD5", "CALTECH_URL", "MANIFESTS", "Prepared", "find_images", "largest_classes",
+           "prepare"]
+
+# Caltech-101: Li, Andreeto, Ranzato, Perona, doi 10.22002/D1.20086, CC BY 4.0
+CALTECH_URL = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip"
+CALTECH_MD5 = "3138e1922a9193bfa496528edbbc45d0"
+CALTECH_INNER = "101_ObjectCategories.tar.gz"  # the pictures lie in an archive inside the archive
+CALTECH_BACKGROUND = "BACKGROUND_Google"  # no object category
+CALTECH_CLASSES, CALTECH_BELOW = 16, 400  # the rule: so many of the largest categories with fewer pictures than that
+CALTECH16 = ("Leopards", "bonsai", "brain", "buddha", "butterfly", "car_side", "chandelier", "grand_piano", "hawksbill",
+             "helicopter", "kangaroo", "ketch", "menorah", "starfish", "trilobite", "watch")
+MANIFESTS = {False: "manifest.csv", True: "manifest-test.csv"}  # without and with a test share
+SOURCE = "source.txt"  # beside the manifest: the path of a reader's own folder or archive
+ACCEPTED = ("accepted are 'sample', 'caltech16', or the path of a folder of class folders, or of a zip or tar of one "
+            "(--data, data=, or ASYMMLIB_DATA)")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Checked pictures, ready to use.
+
+    name: usable as a file name. images: folder of the class folders. folder: `home() / name`, where the manifest and
+    caches lie. manifest: DataFrame as `asymmlib.data.manifest.make_manifest` describes it.
+    """
+
+    name: str
+    images: Path
+    folder: Path
+    manifest: pd.DataFrame
+
+    @property
+    def class_names(self):
+        """The classes, in the order of their labels."""
+        return class_names(self.manifest)
+
+
+def prepare(data=None, *, archive=None, test_share=False, on_error="error", progress=True):
+    """Fetch, unpack or draw the pictures if that is not done yet, check every one, write the manifest.
+
+    data: "sample", "caltech16", or the path of a folder of class folders, or of a zip or tar of one, whatever its top
+    folder is called, or the name of earlier `Prepared` data; None for `ASYMMLIB_DATA`, else "sample".
+    archive: with caltech16, a local copy of the archive; any packing will do. test_share, on_error: see
+    `asymmlib.data.manifest.make_manifest`. progress: show bars.
+    Pictures whose checksum is in an earlier manifest are not decoded again.
+    Returns a `Prepared`. Raises `ValueError`, `FileNotFoundError`, `ConnectionError` or another `OSError`, each saying
+    what to do.
+    """
+    choice = data_choice() if data is None else data
+    if archive is not None and choice != "caltech16":
+        raise ValueError(f"an archive goes with the data 'caltech16', not with {str(choice)!r}; to use an archive of "
+                         "your own, give its path as the data")
+    if archive is not None and not Path(archive).expanduser().is_file():
+        raise FileNotFoundError(f"no archive {archive}: give the path of a local copy of caltech-101.zip")
+    name, fetch, source = _resolve(choice, archive, progress)
+    folder = home() / name
+    with locked(folder):
+        sweep(make_folder(folder))  # what a killed run left
+        images = fetch(folder)
+        frame = make_manifest(images, test_share, on_error, _known(folder), progress)
+        if source and _content(folder / SOURCE) != os.fsencode(source):  # so that the name alone finds the data again
+            with atomic_write(folder / SOURCE) as file:
+                file.write(os.fsencode(source))
+        if not _is_written(frame, folder / MANIFESTS[bool(test_share)]):
+            write_manifest(frame, folder / MANIFESTS[bool(test_share)])
+    return Prepared(name, images, folder, frame)
+
+
+def find_images(folder):
+    """The folder that holds the class folders: `folder`, or the only folder in it, and so on down.
+
+    Raises `ValueError` where there is an archive in place of class folders.
+    """
+    folder = Path(folder)
+    while True:
+        entries = visible_entries(folder)
+        inside = [path for path in entries if path.is_dir()]
+        if len(inside) != 1 or any(is_picture(path) for path in entries) or not _has_folders(inside[0]):
+            break
+        folder = inside[0]
+    archives = [path for path in entries if path.name.lower().endswith((".zip", ".tar", ".gz", ".tgz"))]
+    if archives and not inside:
+        raise ValueError(f"{folder} holds no class folders but {archives[0].name}: give the path {archives[0]}")
+    return folder
+
+
+def largest_classes(counts):
+    """Caltech-16 by its rule: the 16 largest categories under 400 pictures, the background left out, ties by name.
+
+    counts: `{category: pictures}`. Returns their names, sorted.
+    """
+    eligible = [name for name, count in counts.items() if count < CALTECH_BELOW and name != CALTECH_BACKGROUND]
+    return tuple(sorted(sorted(eligible, key=lambda name: (-counts[name], name))[:CALTECH_CLASSES]))
+
+
+def _resolve(choice, archive, progress):
+    """(name, fetch, source) of a choice of data: `fetch(folder)` returns the folder of class folders, making what is
+    missing in `folder`; `source` is the path of a reader's own folder or archive, else None."""
+    if choice == "sample":
+        return choice, _draw, None
+    if choice == "caltech16":
+        return choice, lambda folder: _fetch_caltech(folder, archive, progress), None
+    if not str(choice).strip():  # would be the current folder
+        raise ValueError(f"unknown data {choice!r}; {ACCEPTED}")
+    path = Path(choice).expanduser().resolve()
+    if path.is_dir():
+        name = _file_name(path.name, hashlib.sha256(os.fsencode(path)).hexdigest())
+        return name, lambda folder: find_images(path), path
+    if path.is_file():
+        return _file_name(stem(path), checksum(path)), lambda folder: find_images(unpack(path, folder / "Images")), path
+    if isinstance(choice, Path) or re.search(r"[/\\~]", choice):
+        raise FileNotFoundError(f"no data at {choice}: there is no such file or folder; {ACCEPTED}")
+    recorded = home() / choice / SOURCE  # the name of earlier `Prepared` data?
+    if recorded.is_file():
+        return _resolve(Path(os.fsdecode(recorded.read_bytes())), archive, progress)
+    raise ValueError(f"unknown data {choice!r}; {ACCEPTED}")
+
+
+def _file_name(base, digest):
+    """A name for the folder in `home()`: letters, digits, dots and dashes of `base`, and eight digits of a digest."""
+    safe = re.sub(r"[^\w.-]+", "_", base).strip("._")[:60]
+    return f"{safe or 'data'}-{digest[:8]}"
+
+
+def _draw(folder):
+    from asymmlib.data.sample import draw_sample
+    return draw_sample(folder)
+
+
+def _fetch_caltech(folder, archive, progress):
+    images = folder / "Images"
+    if not images.is_dir():
+        packed = _caltech_archive(archive, progress)
+        inner = [member.path for member in members(packed) if member.path.name == CALTECH_INNER]
+        if not inner:
+            return _unpack_caltech(packed, images)
+        outer = unpack(packed, temporary_name(folder / "outer"), keep=lambda path: path in inner)
+        try:
+            return _unpack_caltech(outer / inner[0], images)
+        finally:
+            shutil.rmtree(outer, ignore_errors=True)
+    return find_images(images)
+
+
+def _caltech_archive(archive, progress):
+    """The local copy that was named, else the one in `downloads/`, else a download."""
+    path = home() / "downloads" / "caltech-101.zip" if archive is None else Path(archive).expanduser()
+    if not path.is_file():
+        try:
+            return download(CALTECH_URL, path, CALTECH_MD5, progress)
+        except ConnectionError as error:
+            raise ConnectionError(f"{error} Or name the file: --archive FILE (archive=FILE in Python).") from error
+    found = checksum(path, "md5")
+    if found != CALTECH_MD5:
+        print(f"{path.name} is not the official archive byte for byte (its MD5 is {found}, the official one's "
+              f"{CALTECH_MD5}): its pictures are checked one by one.")
+    return path
+
+
+def _unpack_caltech(packed, images):
+    """Unpack the sixteen classes, after making sure that the rule chooses them in this archive too."""
+    pictures = Counter(member.path.parent.name for member in members(packed) if member.path.suffix == ".jpg")
+    found = largest_classes(pictures)
+    if found != CALTECH16:
+        raise ValueError(f"{packed} is not Caltech-101: its {CALTECH_CLASSES} largest categories below {CALTECH_BELOW} "
+                         f"pictures are {', '.join(found) or 'none'}; they should be {', '.join(CALTECH16)}")
+    return find_images(unpack(packed, images, keep=lambda path: path.parent.name in CALTECH16))
+
+
+def _has_folders(folder):
+    return any(path.is_dir() for path in visible_entries(folder))
+
+
+def _content(path):
+    return path.read_bytes() if path.is_file() else None
+
+
+def _is_written(frame, path):
+    """Whether a manifest is on disk already, so that it need not be written again."""
+    try:
+        return read_manifest(path).equals(frame)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _known(folder):
+    """Checksums of the pictures that an earlier run decoded."""
+    digests = set()
+    for name in MANIFESTS.values():
+        try:
+            digests.update(read_manifest(folder / name)["sha256"])
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            warnings.warn(f"{error}: all pictures are decoded again and it is replaced", stacklevel=3)
+    return digests

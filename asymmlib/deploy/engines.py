@@ -1,0 +1,139 @@
+"""Ways to run an exported network on a CPU, all as one kind of function: float32 `[N, 3, H, W]` -> logits `[N, C]`.
+
+`ENGINES` names them. Those beside Paddle are packages of the extra `ship`; one that is missing is named, with the
+command that brings it, and never fetched. No engine here uses the network or another program.
+"""
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from asymmlib.base.environment import extra
+
+__all__ = ["ENGINES", "Engine", "load_engine", "load_package", "missing", "threads"]
+
+def load_package(name):
+    """Import a package of the extra `ship`; `RuntimeError` with the command to install it where it is missing."""
+    reason = missing_package(name)
+    if reason:
+        raise RuntimeError(reason)
+    return import_module(name)
+
+
+def missing_package(name):
+    """Why a package cannot be imported, or an empty text."""
+    return "" if find_spec(name) else f"the package {name} is not installed; {extra('ship')}"
+
+
+def threads():
+    """How many threads every engine gets: `OMP_NUM_THREADS`, else one per core."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+
+
+def _eager(network, export, batch):
+    import paddle
+    network.eval()
+
+    def run(pictures):
+        with paddle.no_grad():
+            return network(paddle.to_tensor(pictures)).numpy()
+    return run
+
+
+def _paddle_inference(onednn):
+    def load(network, export, batch):
+        from paddle import inference
+        programs = (export / "inference.json", export / "inference.pdmodel")  # Paddle 2 writes the second
+        program = next(filter(Path.is_file, programs), programs[0])
+        config = inference.Config(str(program), str(export / "inference.pdiparams"))
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(threads())
+        if onednn:
+            config.enable_mkldnn()
+        else:
+            config.disable_mkldnn()
+        predictor = inference.create_predictor(config)
+        source = predictor.get_input_handle(predictor.get_input_names()[0])
+        target = predictor.get_output_handle(predictor.get_output_names()[0])
+
+        def run(pictures):
+            source.copy_from_cpu(pictures)
+            predictor.run()
+            return target.copy_to_cpu()
+        return run
+    return load
+
+
+def _onnx_runtime(network, export, batch):
+    runtime = load_package("onnxruntime")
+    runtime.disable_telemetry_events()  # Microsoft's builds for Windows would report
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads()
+    session = runtime.InferenceSession(str(export / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda pictures: session.run(None, {name: pictures})[0]
+
+
+def _openvino(precision):
+    def load(network, export, batch):
+        openvino = load_package("openvino")
+        core = openvino.Core()
+        model = core.read_model(str(export / "model.onnx"))
+        _, channels, height, width = model.inputs[0].partial_shape
+        model.reshape([batch, channels, height, width])
+        # the precision aloud: on CPUs with bf16 units OpenVINO would take bf16 by itself
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads(),
+                    "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        return lambda pictures: np.array(request.infer([pictures], share_inputs=True)[0])
+    return load
+
+
+def _no_bf16():
+    """Why OpenVINO cannot compute in bfloat16 on this CPU, or an empty text."""
+    able = "BF16" in load_package("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "" if able else "this CPU has no instructions for bfloat16"
+
+
+class Engine(NamedTuple):
+    """What figures call it, arithmetic, the packages it needs, how to load it, and what else may stand in its way."""
+
+    label: str
+    precision: str
+    packages: tuple
+    load: callable
+    obstacle: callable = lambda: ""
+
+
+ENGINES = {
+    "eager": Engine("Paddle eager", "float32", (), _eager),
+    "paddle": Engine("Paddle Inference", "float32", (), _paddle_inference(onednn=False)),
+    "paddle-onednn": Engine("Paddle Inference, oneDNN", "float32", (), _paddle_inference(onednn=True)),
+    "onnxruntime": Engine("ONNX Runtime", "float32", ("onnx", "onnxruntime"), _onnx_runtime),
+    "openvino": Engine("OpenVINO", "float32", ("onnx", "openvino"), _openvino("f32")),
+    "openvino-bf16": Engine("OpenVINO, bfloat16", "bfloat16", ("onnx", "openvino"), _openvino("bf16"), _no_bf16),
+}
+
+
+def missing(name):
+    """Why an engine cannot run here, in one sentence, or an empty text where it can. `ValueError`: unknown engine."""
+    if name not in ENGINES:
+        raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
+    engine = ENGINES[name]
+    reasons = [reason for reason in map(missing_package, engine.packages) if reason]
+    return reasons[0] if reasons else engine.obstacle()
+
+
+def load_engine(name, network, export, batch=1):
+    """A function float32 `[batch, 3, H, W]` -> logits `[batch, C]` for a network and its export folder (`Path`).
+
+    Raises `ValueError` for an unknown engine and `RuntimeError` for one that cannot run here, saying why.
+    """
+    reason = missing(name)
+    if reason:
+        raise RuntimeError(f"engine {name!r} cannot run: {reason}")
+    return ENGINES[name].load(network, export, batch)

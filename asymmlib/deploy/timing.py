@@ -1,0 +1,136 @@
+"""How fast each engine answers: `measure(model)` and `python -m asymmlib bench-infer` -> results/bench_infer.csv.
+
+All engines run in one process, in turns of a few hundred milliseconds: whatever else the machine does meanwhile hits
+all of them alike, so ratios hold where seconds do not. Before its turn an engine waits until the threads of the one
+before have gone to sleep (OpenMP's spin for 0.2 s), then answers once unmeasured.
+"""
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pandas as pd
+
+from asymmlib.base.environment import environment, package_versions
+from asymmlib.base.files import atomic_write
+from asymmlib.deploy.engines import ENGINES, load_engine, missing, threads
+from asymmlib.deploy.export import difference, eager_logits, export
+from asymmlib.models import create_model
+
+__all__ = ["PERCENTILES", "available", "measure", "prepare_engines", "summarise", "take_turns", "typical_network",
+           "write"]
+
+PERCENTILES = (50, 90, 99)
+REST_S = 0.3
+PACKAGES = ("paddlepaddle", "onnx", "onnxruntime", "openvino", "numpy")
+
+
+def available(names=tuple(ENGINES)):
+    """Split engine names into those that run here and {name: why not}. Raises `ValueError` for an unknown name."""
+    reasons = {name: missing(name) for name in names}
+    return [name for name in names if not reasons[name]], {name: text for name, text in reasons.items() if text}
+
+
+def measure(model="asymmnet_large", image_size=224, batches=(1, 32), rounds=10, turn_s=0.5, names=None, classes=16):
+    """Time the engines that can run here; return one row per engine and batch, as `summarise` describes.
+
+    The network is `typical_network`'s: speed does not depend on its weights. rounds: turns of each engine; turn_s:
+    length of one, seconds (at least two answers). names: engines, default all that run here; the eager network
+    is always among them. Raises `ValueError` for unknown names and counts below 1, `RuntimeError` for an engine that
+    was asked for by name and cannot run.
+    """
+    for name, value in (("rounds", rounds), *(("batches", batch) for batch in batches)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} has {value!r}; it takes integers of at least 1")
+    able, reasons = available(tuple(ENGINES) if names is None else ("eager", *(n for n in names if n != "eager")))
+    if names is not None and reasons:
+        raise RuntimeError("; ".join(f"engine {name!r} cannot run: {why}" for name, why in reasons.items()))
+    network, rows = typical_network(model, classes), []
+    with tempfile.TemporaryDirectory() as folder:
+        export(network, folder, image_size)
+        for batch in batches:
+            images = np.random.default_rng(0).normal(size=(batch, 3, image_size, image_size)).astype(np.float32)
+            runs = prepare_engines(able, network, Path(folder), batch)
+            expected = eager_logits(network, images)
+            differences = {name: difference(run(images), expected) for name, run in runs.items()}
+            seconds = take_turns(runs, images, rounds, turn_s)
+            rows.append(summarise(seconds, batch).assign(difference=pd.Series(differences)))
+    table = pd.concat(rows).rename_axis("engine").reset_index()
+    return table.assign(model=model, image_size=image_size, **_machine())
+
+
+def typical_network(model, classes=16, batches=8):
+    """A network with random weights of seed 0; its batch norm has seen some noise, so logits have a usual size."""
+    paddle.seed(0)
+    network, rng = create_model(model, classes), np.random.default_rng(0)
+    for layer in network.sublayers():
+        if isinstance(layer, paddle.nn.BatchNorm2D):
+            layer._momentum = 0.5  # a few batches suffice; no effect in eval mode
+    with paddle.no_grad():
+        for _ in range(batches):
+            network(paddle.to_tensor(rng.normal(size=(8, 3, 64, 64)).astype(np.float32)))
+    network.eval()
+    return network
+
+
+def prepare_engines(names, network, folder, batch):
+    """{name: function} of loaded engines."""
+    return {name: load_engine(name, network, folder, batch) for name in names}
+
+
+def take_turns(runs, images, rounds, turn_s, rest_s=REST_S):
+    """Call the functions in turns; return {name: list of one list of seconds per round}.
+
+    A turn lasts `turn_s` seconds and has at least two calls, after one that is not measured. Every second round goes
+    backwards through the engines.
+    """
+    seconds = {name: [] for name in runs}
+    for turn in range(rounds):
+        for name in list(runs)[::1 if turn % 2 == 0 else -1]:
+            time.sleep(rest_s)
+            runs[name](images)
+            seconds[name].append(_one_turn(runs[name], images, turn_s))
+    return seconds
+
+
+def _one_turn(run, images, turn_s):
+    found, end = [], time.perf_counter() + turn_s
+    while len(found) < 2 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run(images)
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def summarise(seconds, batch):
+    """A table by engine: batch, calls, p50/p90/p99 of one call in milliseconds, images_per_s at the median, and ratios.
+
+    ratio: the eager network's median time over the engine's, median over rounds; ratio_low and ratio_high: smallest
+    and largest round. Above 1 is faster than eager.
+    """
+    medians = {name: np.array([np.median(turn) for turn in turns]) for name, turns in seconds.items()}
+    rows = {}
+    for name, turns in seconds.items():
+        calls, ratios = np.concatenate(turns), medians["eager"] / medians[name]
+        rows[name] = {"batch": batch, "calls": len(calls),
+                      **{f"p{p}_ms": 1000 * np.percentile(calls, p) for p in PERCENTILES},
+                      "images_per_s": batch / np.median(calls), "ratio": np.median(ratios),
+                      "ratio_low": ratios.min(), "ratio_high": ratios.max()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _machine():
+    """What the times depend on: CPU, cores, threads, Python and the versions of all engines."""
+    found = environment()
+    versions = " ".join(f"{name}={number}" for name, number in package_versions(PACKAGES).items())
+    return {"cpu": found["cpu"], "cores": found["cores"], "threads": threads(), "python": found["python"],
+            "versions": versions, "commit": found["commit"]}
+
+
+def write(table, path):
+    """Store a table of `measure` as CSV and return the path."""
+    path = Path(path)
+    with atomic_write(path) as file:
+        file.write(table.to_csv(index=False, float_format="%.5g", lineterminator="\n").encode())
+    return path

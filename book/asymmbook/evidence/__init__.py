@@ -1,0 +1,1 @@
+"""The recorded comparison: the plan, its runs, their tables and what they say."""

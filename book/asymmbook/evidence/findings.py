@@ -1,0 +1,251 @@
+"""What the recorded runs say: every table and every sentence about them, from `results/` alone.
+
+Nothing here trains or needs pictures. Functions take whatever subset of the plan is recorded; `folder` is another
+folder of results, for tests. Headline accuracies are those on the test split, by the epoch that the eval split chose.
+Notebook 05, `book/results.md` and the page on the article's flaws all read these tables.
+"""
+import json
+
+import numpy as np
+import pandas as pd
+
+from asymmbook.evidence.plan import PLAN
+from asymmbook.evidence.results import read_pictures, read_predictions, read_results
+from asymmbook.evidence.statistics import LEVEL, compare_many, spread, wilson
+
+__all__ = ["REFERENCE", "compared", "confusion", "duels", "flaw_sentences", "flaws", "guess_sentences", "hardest",
+           "kernel_sentences", "missing", "on_front", "optimism", "recorded", "recorded_curves", "recorded_rates",
+           "seed_curves", "verdicts"]
+
+REFERENCE = "AsymmNet-Large r=1"  # the paper's network: everything else is compared with it
+RATED = "asymmnet_large"  # the network that the comparison has at several rates
+HEADLINE = "best_test_top1"
+# What each recipe of the group "flaws" does
+FLAWS = {"flawed": "as published, all flaws", "mended-schedule": "schedule mended",
+         "mended-weight-decay": "same weight decay for all", "mended-normalisation": "measured normalisation",
+         "mended-interpolation": "bilinear rotation", "mended-all": "everything mended"}
+# Runs on Paddle's own kernels: their group: (groups of the same runs on the fast ones, compared by, what that is)
+KERNELS = {"stock": (("compare",), HEADLINE, "test"),
+           "laptop-stock": (("laptop", "laptop-seeds"), "last_eval_top1", "eval after the last epoch")}
+
+
+def recorded(group, folder=None):
+    """The recorded runs of one group of the plan (or of several), in its order, and `name`: network and rate."""
+    groups = (group,) if isinstance(group, str) else group
+    runs = read_results(folder)["runs"].set_index("run", drop=False)
+    table = runs.loc[[planned.name for planned in PLAN if planned.group in groups and planned.name in runs.index]]
+    names = [_name(row.label, json.loads(row.settings)) for row in table.itertuples()]
+    return table.reset_index(drop=True).assign(name=names)
+
+
+def _name(label, settings):
+    return f"{label} r={settings['asymmrate']}" if "asymmrate" in settings else label
+
+
+def missing(folder=None):
+    """Names of the planned runs that are not recorded."""
+    done = set(read_results(folder)["runs"]["run"])
+    return [planned.name for planned in PLAN if planned.name not in done]
+
+
+def compared(folder=None):
+    """One row a network of the fair comparison, in the plan's order; mean and standard deviation over its seeds.
+
+    Columns: name, label, params, macs, threads, seeds, low and high (Wilson's interval of the mean test accuracy, as if
+    it were one network's), train_ms (milliseconds of training for one picture), and `spread`'s for measured columns.
+    """
+    table = recorded("compare", folder)
+    if table.empty:
+        return pd.DataFrame(columns=["name", "label", "params", "macs", "threads", "seeds", "low", "high",
+                                     "train_ms", f"{HEADLINE}_mean", f"{HEADLINE}_sd"])
+    measured = spread(table, "name", ["best_eval_top1", "last_test_top1", HEADLINE, "images_per_s", "train_seconds",
+                                      "peak_memory_mb", "epochs_done"])
+    facts = table.groupby("name", sort=False)[["label", "params", "macs", "threads"]].first()
+    low, high = wilson(measured[f"{HEADLINE}_mean"], len(read_pictures("test", folder)))
+    return facts.join(measured).assign(low=low, high=high, train_ms=1000 / measured["images_per_s_mean"]).reset_index()
+
+
+def on_front(costs, values):
+    """Bool `[N]`: no other entry is at least as good and at least as cheap, and better in one of the two (Pareto)."""
+    costs, values = np.asarray(costs, float), np.asarray(values, float)
+    return np.array([not (((costs <= cost) & (values >= value) & ((costs < cost) | (values > value))).any())
+                     for cost, value in zip(costs, values, strict=True)], bool)
+
+
+def seed_curves(column="eval_top1", folder=None):
+    """{network: DataFrame with epoch, mean, low, high, seeds}: mean, least and largest over seeds, epoch by epoch."""
+    curves, bands = read_results(folder)["curves"], {}
+    for name, runs in recorded("compare", folder).groupby("name", sort=False):
+        by_epoch = curves[curves["run"].isin(runs["run"])].groupby("epoch")[column]
+        bands[name] = by_epoch.agg(mean="mean", low="min", high="max", seeds="size").reset_index()
+    return bands
+
+
+def duels(reference=REFERENCE, folder=None):
+    """McNemar's test of `reference` against every other network, once for each seed that both have.
+
+    Returns the DataFrame of `statistics.compare_many`, with `seed`; Holm's correction counts all its rows.
+    """
+    runs = recorded("compare", folder)
+    right = {(row.name, row.seed): read_predictions(row.run, folder=folder)["right"].to_numpy()
+             for row in runs.itertuples(index=False)}
+    pairs = [((reference, seed), (name, seed)) for name, seed in right
+             if name != reference and (reference, seed) in right]
+    table = compare_many(right, sorted(pairs, key=lambda pair: list(runs["name"]).index(pair[1][0])))
+    return table.assign(seed=[seed for _, seed in table["first"]], first=[name for name, _ in table["first"]],
+                        second=[name for name, _ in table["second"]])
+
+
+def verdicts(reference=REFERENCE, folder=None):
+    """{opponent: sentence}: how `reference` did against each network, and whether a difference is shown.
+
+    It counts as shown when every seed that both have points the same way with a corrected p below `LEVEL`.
+    """
+    table, sentences = duels(reference, folder), {}
+    for opponent, tests in table.groupby("second", sort=False):
+        sure, points = (tests["p_holm"] < LEVEL).sum(), tests["points"]
+        same_way = (points > 0).all() or (points < 0).all()
+        mean = points.mean()
+        side = "ahead" if mean > 0 else "behind" if mean < 0 else "level"
+        seeds = (f"on average over {len(tests)} seeds ({points.min():+.1f} to {points.max():+.1f})" if len(tests) > 1
+                 else "with one seed")
+        sentences[opponent] = (
+            f"{reference} against {opponent}: {abs(mean):.1f} points {side} {seeds}; p below {LEVEL:g} after "
+            f"correction with {sure} of {len(tests)}. {_shown(sure == len(tests) and same_way)}")
+    return sentences
+
+
+def guess_sentences(folder=None):
+    """About each network of the comparison that learned nothing, and what it does with a lower learning rate."""
+    labels, table = read_pictures("test", folder)["class"], compared(folder)
+    guess = labels.value_counts(normalize=True).max() if len(labels) else 0
+    slow, sentences = recorded("slow", folder).set_index("name"), []
+    for row in table[table[f"{HEADLINE}_mean"] <= guess + 1e-9].itertuples():
+        text = (f"{row.name} is right no more often than the most frequent class would be as the answer to everything "
+                f"({guess:.1%}): at the common learning rate it learned nothing, so its place in the comparison says "
+                "nothing about the network.")
+        if row.name in slow.index:
+            run = slow.loc[row.name]
+            low, high = wilson(run[HEADLINE], len(labels))
+            text += (f" With {json.loads(run['recipe_fields'])['base_lr']:g} as the rate, outside the comparison, it "
+                     f"reaches {run[HEADLINE]:.1%} ({low:.1%} to {high:.1%}) with one seed.")
+        sentences.append(text)
+    return sentences
+
+
+def kernel_sentences(folder=None, groups=tuple(KERNELS)):
+    """Whether runs without the fast kernels end where those with them do: within the seeds' own spread, or not.
+
+    groups: keys of `KERNELS`. A run is spoken of once two seeds of it on the fast kernels are recorded.
+    """
+    sentences = []
+    for group in groups:
+        others, column, split = KERNELS[group]
+        fast = recorded(others, folder)
+        for row in recorded(group, folder).itertuples():
+            same = fast[fast["name"] == row.name]
+            if len(same) > 1:
+                sentences.append(_kernel_sentence(row, same["recipe"].iloc[0], 100 * getattr(row, column),
+                                                  100 * same[column], split))
+    return sentences
+
+
+def _kernel_sentence(row, recipe, reached, seeds, split):
+    points, width = reached - seeds.mean(), seeds.max() - seeds.min()
+    return (f"{row.name} on Paddle's own kernels, by the recipe `{recipe}` at {row.image_size} pixels: {reached:.1f} "
+            f"on {split}, {points:+.1f} points from the mean of its {len(seeds)} seeds on the fast ones, which differ "
+            f"by up to {width:.1f} points among themselves: {'within' if abs(points) <= width else 'outside'} the "
+            "spread of the seeds.")
+
+
+def flaws(folder=None):
+    """The article's recipe and its mended forms, a row per recorded run: name, change, last and best test accuracy.
+
+    `points` is the gain over the recipe as published (best epoch by eval); p and p_holm are McNemar's, against it.
+    """
+    runs = recorded("flaws", folder)
+    columns = ["name", "change", "last_test_top1", HEADLINE, "points", "p", "p_holm"]
+    if runs.empty:
+        return pd.DataFrame(columns=columns)
+    right = {row.run: read_predictions(row.run, folder=folder)["right"].to_numpy() for row in runs.itertuples()}
+    published = runs[runs["recipe"] == "flawed"].set_index("name")["run"].to_dict()
+    pairs = [(row.run, published[row.name]) for row in runs.itertuples(index=False)
+             if row.recipe != "flawed" and row.name in published]
+    tests = compare_many(right, pairs)[["first", "points", "p", "p_holm"]]
+    table = runs.assign(change=runs["recipe"].map(FLAWS)).merge(tests, left_on="run", right_on="first", how="left")
+    return table.sort_values("name", kind="stable")[columns].reset_index(drop=True)
+
+
+def flaw_sentences(folder=None):
+    """What mending everything, and the single change with the largest effect, is worth to each network."""
+    table = flaws(folder).dropna(subset="points")
+    everything = table["change"] == FLAWS["mended-all"]
+    single = table[~everything].sort_values("points", key=lambda points: -points.astype(float).abs(), kind="stable")
+    return [f"{row.name}, {row.change}: {row.points:+.1f} points against the article's recipe, with one seed. "
+            f"{_shown(row.p_holm < LEVEL)}" for row in pd.concat([table[everything], single.drop_duplicates("name")])
+            .itertuples(index=False)]
+
+
+def _shown(sure):
+    return f"{'A' if sure else 'No'} difference is shown on these pictures."
+
+
+def confusion(run, weights="best", split="test", folder=None):
+    """Counts `[C, C]` of a recorded run: rows are true classes, columns predicted ones."""
+    answers = read_predictions(run, weights, split, folder)
+    size = read_pictures(split, folder)["class"].nunique()
+    places = answers["label"].astype(int) * size + answers["predicted"]
+    return np.bincount(places, minlength=size**2).reshape(size, size)
+
+
+def hardest(folder=None):
+    """Test pictures by how many runs of the comparison get them wrong, most first: name, class, wrong, runs, seen_as.
+
+    `seen_as` is the most frequent wrong answer, and how often it is given.
+    """
+    pictures, runs = read_pictures("test", folder), recorded("compare", folder)["run"]
+    answers = np.array([read_predictions(run, folder=folder)["predicted"] for run in runs], dtype=int)
+    answers = answers.reshape(len(runs), len(pictures))
+    classes = np.array(list(dict.fromkeys(pictures["class"])))
+    rows = []
+    for place, (name, label) in enumerate(zip(pictures["name"], pictures["class"], strict=True)):
+        given = pd.Series(classes[answers[:, place]])
+        wrong = given[given != label].value_counts()
+        rows.append({"name": name, "class": label, "wrong": int(wrong.sum()), "runs": len(runs),
+                     "seen_as": f"{wrong.index[0]} ({wrong.iloc[0]})" if len(wrong) else ""})
+    table = pd.DataFrame(rows, columns=["name", "class", "wrong", "runs", "seen_as"])
+    return table.sort_values("wrong", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def optimism(folder=None):
+    """How much the best epoch flatters: a row per run with its top-1 on eval (which chose) and on test, and points."""
+    runs = pd.concat([recorded(group, folder) for group in ("compare", "flaws")])
+    if runs.empty:
+        return pd.DataFrame(columns=["run", "best_eval_top1", HEADLINE, "points"])
+    points = 100 * (runs["best_eval_top1"] - runs[HEADLINE])
+    return runs[["run", "best_eval_top1", HEADLINE]].assign(points=points).reset_index(drop=True)
+
+
+def recorded_rates(rates=(0, 1, 2), folder=None):
+    """Recorded runs of AsymmNet-Large in the comparison at several rates: `recorded` with a column asymmrate.
+
+    Raises `ValueError` where they saw different pictures.
+    """
+    runs = recorded("compare", folder)
+    if runs.empty:
+        return pd.DataFrame({name: [] for name in ("run", "asymmrate", "seed", "last_eval_top1")})
+    chosen = runs[runs["model"] == RATED]
+    chosen = chosen.assign(asymmrate=[json.loads(text)["asymmrate"] for text in chosen["settings"]])
+    if chosen["manifest_sha256"].nunique() > 1:
+        raise ValueError("the recorded runs to compare saw different pictures; record them anew with one manifest: "
+                         + ", ".join(chosen["run"]))
+    return chosen[chosen["asymmrate"].isin(rates)]
+
+
+def recorded_curves(rates=(0, 1, 2), folder=None):
+    """The curves of `recorded_rates`, one row per run and epoch, with the columns asymmrate and seed."""
+    runs, curves = recorded_rates(rates, folder).set_index("run"), read_results(folder)["curves"]
+    if runs.empty:
+        return pd.DataFrame({name: [] for name in ("run", "asymmrate", "seed", "epoch", "eval_top1")})
+    curves = curves[curves["run"].isin(runs.index)]
+    return curves.assign(asymmrate=curves["run"].map(runs["asymmrate"]), seed=curves["run"].map(runs["seed"]))

@@ -1,0 +1,187 @@
+"""The trained networks that come with the book, in `weights/`: choosing and writing them, and their model card.
+
+`release` takes the best recorded run of each network, best by the eval split, and stores its weights with everything
+that is needed to use them; accuracy is that on the test split. `asymmlib.weights.released` finds them again.
+"""
+import hashlib
+import json
+
+import numpy as np
+from safetensors.numpy import save
+
+from asymmbook.evidence.findings import recorded
+from asymmbook.evidence.statistics import wilson
+from asymmlib.base.files import atomic_write
+from asymmlib.base.folders import weights_dir
+from asymmlib.runs import LICENCE, find_run, load_pretrained
+from asymmlib.weights.own import read_safetensors
+from asymmlib.weights.released import RELEASED
+
+__all__ = ["best_run", "model_card", "release"]
+
+SPLITS = ("eval", "test")
+
+CARD = """# Trained weights
+
+Written by `python -m asymmbook release`; do not edit. Networks of this book, trained from random weights to tell
+sixteen classes of Caltech-101 apart. Use them with
+
+```shell
+python -m asymmlib predict IMAGE...                          # {default}, the five most probable classes
+{others}
+```
+
+or in Python
+
+```python
+import asymmlib
+classifier = asymmlib.load_pretrained("{default}")
+probabilities = classifier.predict(["IMAGE"])     # [1, {count}]; classifier.classes names the columns
+```
+
+What becomes of a picture (`classifier.preprocessing`): {preprocessing}.
+Each file is checked against the SHA-256 of its card, `<name>.json`, before it is loaded.
+
+## Accuracy
+
+Top-1. Each run was chosen for its accuracy on the eval split, among {runs}, and so was its epoch: that number flatters.
+Nothing was chosen on the test split. Intervals are Wilson's at 95 %.
+
+{accuracy}
+
+{storage}
+
+## Data
+
+{train} pictures of Caltech-101 (Li, Andreeto, Ranzato and Perona, 2022, doi 10.22002/D1.20086, CC BY 4.0), the sixteen
+largest categories under 400 pictures: {classes}.
+{evals} more are the eval split, {tests} the test split. Notebook 1 has the rule; the SHA-256 of the manifest is
+`{manifest}`.
+
+## Recipe
+
+{recipe}
+
+## Limits
+
+- They know these sixteen classes and nothing else: any other picture is put into one of them, too.
+- Pictures of Caltech-101 show one centred object. All of `car_side` is grey, so greyness itself may count as a car.
+- {size} × {size} pixels; small details are gone before the network sees them.
+- The probabilities were not calibrated. For study, not for decisions about anything or anyone.
+
+## Licence
+
+{licence}, like the code. They were trained on Caltech-101 (CC BY 4.0), whose pictures are not part of this repository.
+"""
+
+
+def release(folder=None):
+    """Write the best recorded run of each network in `RELEASED` to `weights/`, and their model card.
+
+    Returns {model: `Classifier`} as loaded from the new files.
+
+    Weights are float16 where that leaves every measured accuracy as it is, else float32. Needs the runs' own weights
+    (`ASYMMLIB_RUNS`) and their pictures. Raises `ValueError` where no run of a model is recorded, `FileNotFoundError`
+    where its weights are not on this machine.
+    """
+    from asymmlib.data.sources import prepare
+    folder, released, prepared = folder or weights_dir(), {}, {}
+    for model in RELEASED:
+        run, candidates = best_run(model)
+        data = run.info["recipe"]["data"]
+        if data not in prepared:
+            prepared[data] = prepare(data, test_share=True, progress=False)
+        tensors, info = _compact(run, prepared[data])
+        _write(folder / model, tensors, {**info, "candidates": candidates})
+        released[model] = load_pretrained(model, folder)
+    with atomic_write(folder / "README.md", "w") as file:
+        file.write(model_card(released))
+    return released
+
+
+def best_run(model):
+    """(run with the best eval top-1 among the recorded ones of a released model, number of these)."""
+    runs = recorded("compare")
+    runs = runs[(runs["model"] == model) & (runs["settings"] == json.dumps(RELEASED[model]))] if len(runs) else runs
+    if runs.empty:
+        raise ValueError(f"no run of {model} is recorded; python -m asymmbook experiments run, then collect")
+    return find_run(runs.loc[runs["best_eval_top1"].idxmax(), "run"]), len(runs)
+
+
+def _compact(run, prepared):
+    """The tensors to store and what is known about them."""
+    full = read_safetensors(run.folder / "best.safetensors")
+    with np.errstate(over="ignore"):  # beyond 65,504 float16 has only infinity, which `same` refuses
+        half = {name: value.astype(np.float16) if value.ndim > 1 else value for name, value in full.items()}
+    before, after = (_measure(run, tensors, prepared) for tensors in (full, half))
+    same = (all(np.isfinite(value).all() for value in half.values())
+            and all(before[split]["right"] == after[split]["right"] for split in SPLITS))
+    info, recipe = run.info, run.info["recipe"]
+    return half if same else full, {
+        "model": info["model"], "settings": info["settings"], "classes": info["classes"],
+        "image_size": recipe["image_size"], "mean": info["mean"], "std": info["std"],
+        "dtype": "float16" if same else "float32",
+        "accuracy": after if same else before, "accuracy_float32": before, "accuracy_float16": after, "run": run.name,
+        "epoch": info["result"]["best_epoch"], "train_pictures": info["pictures"]["train"], "recipe": recipe,
+        "manifest_sha256": info["manifest_sha256"], "commit": info["environment"]["commit"]}
+
+
+def _measure(run, tensors, prepared):
+    """{split: right answers, pictures, top-1} of a run's network with these weights."""
+    import paddle
+
+    from asymmlib.evaluation import evaluate
+    network = run.network("best")
+    network.set_state_dict({name: paddle.to_tensor(value.astype(np.float32)) for name, value in tensors.items()})
+    measured = {}
+    for split in SPLITS:
+        result = evaluate(network, run.pictures(split, prepared))
+        right = int((result.predicted == result.labels).sum())
+        measured[split] = {"right": right, "pictures": len(result.labels), "top1": right / len(result.labels)}
+    return measured
+
+
+def _write(path, tensors, info):
+    content = save(tensors)
+    info = {**info, "licence": LICENCE, "sha256": hashlib.sha256(content).hexdigest()}
+    with atomic_write(path.with_suffix(".safetensors")) as file:
+        file.write(content)
+    with atomic_write(path.with_suffix(".json"), "w") as file:
+        file.write(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+
+
+def model_card(released):
+    """The text of `weights/README.md` for {model: `Classifier`}."""
+    first, (default, *others) = next(iter(released.values())), released
+    infos = {model: classifier.provenance for model, classifier in released.items()}
+    counts = {split: infos[default]["accuracy"][split]["pictures"] for split in SPLITS}
+    recipe = [f"| {name} | {value} |" for name, value in infos[default]["recipe"].items()
+              if name != "seed" and value is not None]
+    return CARD.format(
+        default=default, others="\n".join(f"python -m asymmlib predict --model {name} IMAGE..." for name in others),
+        size=first.image_size, preprocessing=first.describe(), count=len(first.classes), licence=first.licence,
+        accuracy="\n".join(_accuracy_rows(infos)),
+        storage=" ".join(_storage(model, info) for model, info in infos.items()),
+        runs=", ".join(f"{info['candidates']} of {model}" for model, info in infos.items()),
+        train=infos[default]["train_pictures"], classes=", ".join(first.classes), evals=counts["eval"],
+        tests=counts["test"], manifest=infos[default]["manifest_sha256"],
+        recipe="\n".join(["| setting | value |", "|---|---|", *recipe]))
+
+
+def _accuracy_rows(infos):
+    yield "| model | file | test | interval | eval | run |"
+    yield "|---|---|---|---|---|---|"
+    for model, info in infos.items():
+        test, evaluated = info["accuracy"]["test"], info["accuracy"]["eval"]
+        low, high = wilson(test["top1"], test["pictures"])
+        yield (f"| {model} | `{model}.safetensors`, {info['dtype']} | {test['top1']:.1%} ({test['right']} of "
+               f"{test['pictures']}) | {low:.1%} to {high:.1%} | {evaluated['top1']:.1%} | `{info['run']}`, "
+               f"epoch {info['epoch']} |")
+
+
+def _storage(model, info):
+    (full, half), halves = (info[f"accuracy_{kind}"] for kind in ("float32", "float16")), info["dtype"] == "float16"
+    right = " and ".join(f"{full[split]['right']} and {half[split]['right']} {split} pictures" for split in SPLITS)
+    kept = "are stored in float16" if halves else "stay in float32"
+    return (f"Weights of {model} {kept} (batch norm and biases are float32 in any case): with float32 and float16 it "
+            f"gets {right} right.")

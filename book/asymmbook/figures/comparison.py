@@ -1,0 +1,191 @@
+"""Figures of the recorded evidence: accuracy against cost, seeds, flaws, rates, the authors' log, speed.
+
+Like `asymmbook.figures.plots`, every function takes plain data and returns a labelled matplotlib figure.
+"""
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, PercentFormatter
+
+from asymmbook.evidence.findings import on_front
+from asymmbook.figures.plots import UNITS, require
+from asymmbook.figures.style import COLOURS, WIDTH, colour_of, thousands, use_style
+
+__all__ = ["plot_bands", "plot_fronts", "plot_gains", "plot_imagenet_log", "plot_rates", "plot_reach", "plot_roofline",
+           "plot_sizes", "plot_speeds"]
+
+
+def plot_speeds(table, size):
+    """Training speed of every case at one picture size: bars are medians, whiskers the slowest and fastest round."""
+    rows = table[(table["size"] == size) & (table["batch"] == 32)].sort_values("images_per_s")
+    if rows.empty:
+        raise ValueError(f"no row for {size} px; there are {sorted(table['size'].unique())}")
+    use_style()
+    figure, axis = plt.subplots(figsize=(1.3 * WIDTH, 0.35 * len(rows) + 1.2))
+    middle = rows["images_per_s"]
+    axis.barh(rows["case"], middle, xerr=[middle - rows["low"], rows["high"] - middle], capsize=3,
+              color=[COLOURS["orange" if case == "ours" else "sky"] for case in rows["case"]])
+    axis.set(title=f"Training at {size} px, batch 32", xlabel="images per second (median; whiskers: all rounds)")
+    axis.grid(axis="y", visible=False)
+    return figure
+
+
+def plot_roofline(points, peak_gflops, bandwidth_gb_s):
+    """Speed against arithmetic intensity under the measured roof.
+
+    `points` is {name: (operations per byte, GFLOP/s)}; both axes are logarithmic.
+    """
+    use_style()
+    figure, axis = plt.subplots(figsize=(1.2 * WIDTH, 3.4))
+    x = np.logspace(-1, 3, 200)
+    axis.plot(x, np.minimum(peak_gflops, x * bandwidth_gb_s), color=COLOURS["black"], label="measured roof")
+    for (name, (intensity, speed)), colour in zip(points.items(), ("vermilion", "blue", "green"), strict=False):
+        axis.plot(intensity, speed, "o", color=COLOURS[colour], label=name)
+    axis.set(title="Where a training step lies under the roof", xscale="log", yscale="log",
+             xlabel="floating-point operations per byte of memory traffic", ylabel="GFLOP per second")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_fronts(frame, costs=tuple(UNITS), y="top1", label="name", error=None):
+    """Accuracy against several costs, a panel each: one point a row, and the Pareto front as a line of steps.
+
+    error: column of a half-width, drawn as a whisker where it is known.
+    """
+    require(frame)
+    use_style()
+    figure, axes = plt.subplots(1, len(costs), figsize=(1.6 * WIDTH, 3.6), sharey=True, squeeze=False)
+    for axis, cost in zip(axes.flat, costs, strict=True):
+        best = frame[on_front(frame[cost], frame[y])].sort_values(cost)
+        axis.step(best[cost], best[y], where="post", color="#999999", linewidth=1.0, zorder=1)
+        for position, row in enumerate(frame.to_dict("records")):
+            axis.errorbar(row[cost], row[y], yerr=None if error is None else np.nan_to_num(row[error]), fmt="o", ms=7,
+                          color=colour_of(row[label], position), capsize=3, label=row[label])
+        axis.set(xscale="log", xlabel=f"{UNITS[cost]}\n(logarithmic)")
+        axis.margins(x=0.15, y=0.1)
+        wide = frame[cost].max() > 50 * frame[cost].min()  # then labels at every decade alone have room
+        axis.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 3)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
+        axis.minorticks_off()
+    axes[0, 0].set_ylabel("top-1 (%)")
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    axes[0, 0].yaxis.set_major_locator(MultipleLocator(0.05))
+    figure.suptitle("Accuracy against cost")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    return figure
+
+
+def plot_bands(bands, title="Top-1 on the eval split, by epoch"):
+    """Mean curves with a band from the lowest to the highest seed: {name: DataFrame with epoch, mean, low, high}."""
+    require(bands)
+    use_style()
+    figure, axis = plt.subplots(figsize=(1.4 * WIDTH, 3.8))
+    for position, (name, band) in enumerate(bands.items()):
+        colour = colour_of(name, position)
+        axis.plot(band["epoch"], band["mean"], color=colour, label=f"{name} ({band['seeds'].max()})", linewidth=1.4)
+        axis.fill_between(band["epoch"], band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
+    axis.set(title=title, xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 1))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    figure.legend(loc="outside lower center", ncols=min(3, len(bands)))
+    return figure
+
+
+def plot_gains(frame, noise=None, title="What each mended flaw is worth"):
+    """Bars of `points` gained, by `change` and in a colour for each `name`; `noise` is a half-width shaded around 0."""
+    require(frame)
+    use_style()
+    changes, names = list(dict.fromkeys(frame["change"])), list(dict.fromkeys(frame["name"]))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.55 * len(changes) + 1.7))
+    if noise:
+        axis.axvspan(-noise, noise, color="#EEEEEE", zorder=0, label="seeds alone (± 2 standard deviations)")
+    for position, name in enumerate(names):
+        rows = frame[frame["name"] == name]
+        places = [-changes.index(change) - 0.36 * (position - (len(names) - 1) / 2) for change in rows["change"]]
+        bars = axis.barh(places, rows["points"].astype(float), height=0.34, color=colour_of(name, position), label=name)
+        axis.bar_label(bars, fmt="%+.1f", padding=3, size=8)
+    axis.axvline(0, color="#444444", linewidth=0.8)
+    axis.set(title=title, xlabel="gain in test top-1 (points)", yticks=-np.arange(len(changes)), yticklabels=changes)
+    axis.margins(x=0.2)
+    axis.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=1 if noise else 2)
+    return figure
+
+
+def plot_imagenet_log(log, rates, gpus):
+    """The authors' run on ImageNet over its epochs: accuracy, learning rate, GPU hours.
+
+    log: DataFrame with the columns of official_imagenet_log.csv; rates: the learning rate at the start of each epoch.
+    """
+    require(log, rates)
+    use_style()
+    figure, axes = plt.subplots(3, 1, figsize=(1.2 * WIDTH, 5.6), sharex=True, height_ratios=(2, 1, 1))
+    for position, (column, name) in enumerate((("val_top5", "validation, top-5"), ("val_top1", "validation, top-1"),
+                                               ("train_top1", "train, top-1"))):
+        axes[0].plot(log["epoch"], log[column], color=colour_of(column, position), linewidth=1.2, label=name)
+    axes[0].set(title="The authors' 360 epochs on ImageNet", ylabel="accuracy (%)", ylim=(0, 1))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes[0].legend(loc="lower right")
+    axes[1].plot(log["epoch"], rates, color=colour_of("rate", 3))
+    axes[1].set(ylabel="learning rate")
+    axes[2].plot(log["epoch"], gpus * log["seconds"].cumsum() / 3600, color=colour_of("hours", 4))
+    axes[2].set(ylabel="GPU hours", xlabel="epoch")
+    return figure
+
+
+def plot_rates(fresh, recorded):
+    """Eval top-1 per epoch at several asymmetry rates: `fresh` dashed, `recorded` full, one thin line a seed.
+
+    fresh: {rate: history}. recorded: DataFrame with the columns asymmrate, seed, epoch and eval_top1; may be empty.
+    """
+    require(fresh)
+    use_style()
+    figure, axis = plt.subplots(figsize=(1.3 * WIDTH, 3.4))
+    for position, (rate, history) in enumerate(fresh.items()):
+        axis.plot(history["epoch"], history["eval_top1"], "--", color=colour_of(rate, position), marker=".",
+                  label=f"r = {rate}, this page")
+    for position, rate in enumerate(fresh):
+        runs = recorded[recorded["asymmrate"] == rate]
+        for _, run in runs.groupby("seed"):
+            axis.plot(run["epoch"], run["eval_top1"], color=colour_of(rate, position), linewidth=0.6, alpha=0.6)
+        if len(runs):
+            mean = runs.groupby("epoch")["eval_top1"].mean()
+            axis.plot(mean.index, mean, color=colour_of(rate, position),
+                      label=f"r = {rate}, recorded, mean of seeds ({runs['seed'].nunique()})")
+    axis.set(title="Top-1 by asymmetry rate", xlabel="epoch", ylabel="top-1 on the eval split (%)", ylim=(0, 1))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_sizes(sizes, limit, title, xlabel, limit_label):
+    """Positive numbers of very different size, {name: value}, as bars on a logarithmic axis beside a limit."""
+    require(sizes)
+    use_style()
+    figure, axis = plt.subplots(figsize=(1.2 * WIDTH, 0.42 * len(sizes) + 1.5))
+    places = np.arange(len(sizes))[::-1]
+    colours = [colour_of("right", 2) if value <= limit else colour_of("wrong", 3) for value in sizes.values()]
+    axis.barh(places, list(sizes.values()), color=colours, height=0.6)
+    for place, value in zip(places, sizes.values(), strict=True):
+        axis.text(value * 1.3, place, f"{value:.1e}" if value < 0.01 else f"{value:.2f}", va="center", size=9)
+    axis.axvline(limit, color="black", linestyle="--", linewidth=1, label=limit_label)
+    axis.set(title=title, xscale="log", xlabel=xlabel, yticks=places, yticklabels=list(sizes),
+             xlim=(min(*sizes.values(), limit) / 10, max(sizes.values()) * 30))
+    axis.grid(axis="y", visible=False)
+    axis.grid(axis="x", visible=True)
+    figure.legend(loc="outside lower center")
+    return figure
+
+
+def plot_reach(matrices):
+    """Which filtered channels depend on which input channels, {title: bool `[c_in, filtered]`}, one below the other."""
+    require(matrices)
+    use_style()
+    widest = max(np.asarray(matrix).shape[1] for matrix in matrices.values())
+    figure, axes = plt.subplots(len(matrices), 1, figsize=(1.3 * WIDTH, 1.75 * len(matrices) + 0.3), squeeze=False)
+    for axis, (title, matrix) in zip(axes[:, 0], matrices.items(), strict=True):
+        axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1.25, aspect="auto", interpolation="nearest")
+        axis.set(title=title, ylabel="input channel", xlim=(-0.5, widest - 0.5))
+        axis.grid(False)
+    axes[-1, 0].set_xlabel("filtered channel; dark where the input channel reaches it")
+    return figure

@@ -1,0 +1,48 @@
+"""The first cell of every notebook: seed, figure style, and what the page runs on."""
+import io
+import os
+import platform
+import random
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from asymmlib.base.folders import data_choice
+from asymmlib.base.startup import load_paddle
+from asymmlib.recipes import get_recipe
+
+__all__ = ["small_figures", "start"]
+
+
+def start(seed=0):
+    """Seed Python, NumPy and Paddle, set the figure style, and return a table of versions, device, data and recipe."""
+    paddle = load_paddle()
+    from asymmbook.figures.style import use_style
+    use_style()
+    random.seed(seed)
+    np.random.seed(seed)
+    paddle.seed(seed)
+    facts = {"Python": platform.python_version(), "Paddle": paddle.__version__, "NumPy": version("numpy"),
+             "device": paddle.device.get_device(), "cores": os.cpu_count(),
+             "threads": os.environ.get("OMP_NUM_THREADS", "not set"), "data": data_choice(),
+             "recipe": get_recipe().name, "seed": seed}
+    return pd.DataFrame({"value": facts})
+
+
+def small_figures(shell, colours=64, dpi=110):
+    """Store the figures of this notebook as PNG with a palette: drawings lose little that is seen, and two thirds of
+    their bytes. Not for photographs. `shell` is the notebook's `get_ipython()`."""
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+    plt.switch_backend(plt.get_backend())  # loads the notebook's backend, which would put its own formatter in place
+    formatter = shell.display_formatter.formatters["image/png"]
+    formatter.for_type(Figure, lambda figure: _palette_png(figure, colours, dpi))
+
+
+def _palette_png(figure, colours, dpi):
+    drawn, stored = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12)
+    Image.open(drawn).convert("RGB").quantize(colours).save(stored, format="png", optimize=True)
+    return stored.getvalue()

@@ -1,0 +1,211 @@
+"""What `book/results.md` shows: tables and sentences out of `results/`, as Markdown, one function a section.
+
+Numbers and sentences come from `asymmbook.evidence.findings`; here they become Markdown. Every function takes a folder
+of results (None: the project's).
+"""
+import json
+
+import pandas as pd
+
+from asymmbook.evidence import findings
+from asymmbook.evidence.plan import FAIR, FLAWED, PLAN
+from asymmbook.evidence.results import read_pictures, read_results
+from asymmbook.evidence.statistics import LEVEL, wilson
+from asymmbook.figures.style import thousands
+from asymmlib.recipes import RECIPES
+
+__all__ = ["comparison", "duels", "flaws", "hardest", "limits", "longer_runs", "origin", "plan", "short"]
+
+NONE = "None of these runs is recorded yet."
+SHOWN = 12  # rows of the table of hard pictures
+
+COMPARISON = """
+Top-1 in per cent. The epoch was chosen on the {evals} eval pictures; the accuracy is that on the {tests} test pictures,
+mean and standard deviation over seeds, beside the last epoch's. The interval is Wilson's {{cite}}`wilson1927` at
+{level:.0f} %, for one network with that accuracy. Cost is the time of training on one picture, on the machine named
+below while other work ran on it: good for telling one from ten, not for telling ten from eleven, and only between rows
+with the same number of threads.
+"""
+DUELS = """
+McNemar's exact test {{cite}}`mcnemar1947` looks only at pictures that one network gets right and the other wrong.
+Asking {tests} questions at once finds a difference by luck too easily, so the p-values are corrected for that
+{{cite}}`holm1979`. The text calls a difference shown only when every shared seed points the same way with a corrected p
+below {level:g}.
+"""
+FLAWS = """
+The article's own recipe at {size} pixels and {epochs} epochs, and the same with one flaw mended at a time. One seed
+each: compare a gain with how far seeds alone move a network (the ± above) before believing it. p is McNemar's against
+the recipe as published, corrected over this table.
+"""
+HARD = """
+The test pictures that most of the {runs} recorded runs of the comparison get wrong, by file name in Caltech-101. `seen
+as` is the most frequent wrong answer, and how often it is given.
+"""
+LIMITS = """
+- **May be concluded:** how these networks rank on these sixteen classes, at {size} × {size} pixels, after at most
+  {epochs} epochs from random weights by this one recipe, where a difference is called shown above.
+- **May not:** anything about ImageNet, larger pictures, longer training or another recipe. With {tests} test pictures
+  an accuracy near {share:.0%} has an interval of {width:.0f} points, so networks must differ by several points to be
+  told apart.
+- Nor does "no difference is shown" mean that there is none: it means that so few pictures cannot show it.
+- A few seeds say roughly how far chance in training moves a result, one seed says nothing about it. Recorded with one
+  seed: {single}, and every row about the flaws.
+- The learning rate was set once for all and tuned for none of the networks: another one may favour others.
+- The epoch that eval chose looks {flattery:.1f} points better on eval than on test, on average over {runs} runs
+  ({least:+.1f} to {most:+.1f}). The eval number is the one that the article reports.
+"""
+
+
+def _table(frame, formats=None):
+    """A Markdown table; formats: {column: function}, empty cells for missing values."""
+    formats = formats or {}
+    cells = [[formats.get(column, str)(value) if pd.notna(value) else "" for column, value in row.items()]
+             for row in frame.to_dict("records")]
+    rows = [list(frame), ["---"] * frame.shape[1], *cells]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def _percent(value):
+    return f"{100 * value:.1f}"
+
+
+def _ranges(low, high):
+    return [f"{_percent(start)} to {_percent(end)}" for start, end in zip(low, high, strict=True)]
+
+
+def _p(value):
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def plan(folder=None):
+    """What was run, and what not."""
+    missing = findings.missing(folder)
+    runs = read_results(folder)["runs"].set_index("run")
+    rows = []
+    for planned in PLAN:
+        done = planned.name not in missing
+        epochs = f"{runs['epochs_done'][planned.name]} of {planned.recipe.epochs}" if done else "0, not recorded"
+        rows.append({"run": f"`{planned.name}`", "state": "done" if done else "**not run**", "epochs": epochs})
+    stopping = [planned for planned in PLAN if planned.recipe.patience]
+    heavy = " and ".join(f"`{model}`" for model in dict.fromkeys(planned.model for planned in stopping))
+    return (f"{len(PLAN) - len(missing)} of {len(PLAN)} planned runs are recorded"
+            + ("; nothing below counts the rest.\n" if missing else ".\n")
+            + f"{heavy} may stop early by a rule of the plan: after {stopping[0].recipe.patience} epochs in a row "
+            "without a better eval top-1."
+            + (f"\n\n**Not run:** {', '.join(f'`{name}`' for name in missing)}." if missing else "")
+            + "\n\n:::{dropdown} Every planned run\n" + _table(pd.DataFrame(rows)) + "\n:::")
+
+
+def short(folder=None):
+    """The sentences that the recorded runs allow, as a list."""
+    sentences = [*findings.verdicts(folder=folder).values(), *findings.guess_sentences(folder),
+                 *findings.flaw_sentences(folder)]
+    return "\n".join(f"- {sentence}" for sentence in sentences) or NONE
+
+
+def comparison(folder=None):
+    """The table of the comparison, and the Pareto front."""
+    table = findings.compared(folder)
+    if table.empty:
+        return NONE
+    mean, deviation = table["best_test_top1_mean"], table["best_test_top1_sd"]
+    shown = pd.DataFrame({
+        "network": table["name"], "seeds": table["seeds"],
+        "test": [_percent(middle) + (f" ± {_percent(sd)}" if pd.notna(sd) else "")
+                 for middle, sd in zip(mean, deviation, strict=True)],
+        "interval": _ranges(table["low"], table["high"]),
+        "test, last epoch": table["last_test_top1_mean"].map(_percent),
+        "eval": table["best_eval_top1_mean"].map(_percent),
+        "MACs": table["macs"].map(thousands), "parameters": table["params"].map(thousands),
+        "ms a picture": table["train_ms"].map("{:.1f}".format),
+        "minutes a run": (table["train_seconds_mean"] / 60).map("{:.0f}".format), "threads": table["threads"],
+        "memory (MiB)": table["peak_memory_mb_mean"].map("{:.0f}".format)})
+    front = table["name"][findings.on_front(table["macs"], mean)]
+    text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),
+                             level=100 * (1 - LEVEL))
+    return (f"{text}\n{_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that no "
+            f"recorded network is both better and cheaper: {', '.join(front)}."
+            + _kernels(folder, "stock"))
+
+
+def _kernels(folder, group):
+    return "".join(f"\n\n{sentence}" for sentence in findings.kernel_sentences(folder, [group]))
+
+
+def duels(folder=None):
+    """McNemar's tests of the reference against the others."""
+    table = findings.duels(folder=folder)
+    if table.empty:
+        return NONE
+    shown = table[["second", "seed", "points", "only_first", "only_second", "p", "p_holm"]]
+    shown = shown.rename(columns={"second": f"{findings.REFERENCE} against", "only_first": "only it is right",
+                                  "only_second": "only the other", "p_holm": "p, corrected"})
+    return (DUELS.format(tests=len(table), level=LEVEL) + "\n"
+            + _table(shown, {"points": "{:+.1f}".format, "p": _p, "p, corrected": _p}))
+
+
+def flaws(folder=None):
+    """What mending each flaw is worth."""
+    table = findings.flaws(folder)
+    if table.empty:
+        return NONE
+    table = table.rename(columns={"name": "network", "change": "recipe", "last_test_top1": "test, last epoch",
+                                  "best_test_top1": "test", "points": "gain in points", "p_holm": "p, corrected"})
+    formats = {"test": _percent, "test, last epoch": _percent, "gain in points": "{:+.1f}".format, "p": _p,
+               "p, corrected": _p}
+    return FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs) + "\n" + _table(table, formats)
+
+
+def longer_runs(folder=None):
+    """The runs at 128 pixels."""
+    table = findings.recorded(("laptop", "laptop-seeds"), folder).sort_values("name", kind="stable")
+    text = (f"The recipe `laptop`: {RECIPES['laptop'].image_size} pixels, without a test share, so these accuracies "
+            "are on the eval pictures, after the last epoch.\n\n")
+    if table.empty:
+        return text + NONE
+    low, high = wilson(table["last_eval_top1"], table["eval_pictures"])
+    shown = pd.DataFrame({"network": table["name"], "seed": table["seed"],
+                          "eval": table["last_eval_top1"].map(_percent),
+                          "interval": _ranges(low, high), "train pictures": table["train_pictures"],
+                          "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
+    return text + _table(shown) + _kernels(folder, "laptop-stock")
+
+
+def hardest(folder=None):
+    """Test pictures that most runs get wrong."""
+    table = findings.hardest(folder)
+    if not len(findings.recorded("compare", folder)):
+        return NONE
+    shown = table[table["wrong"] > 0].head(SHOWN).rename(columns={"name": "picture", "seen_as": "seen as"})
+    never = (table["wrong"] == table["runs"]).sum()
+    text = HARD.format(runs=table["runs"][0])
+    return (f"{text}\n{_table(shown.drop(columns='class'))}\n\nAll runs are wrong on {never} of {len(table)} pictures, "
+            f"and all are right on {(table['wrong'] == 0).sum()}.")
+
+
+def limits(folder=None):
+    """What may be concluded, and what not."""
+    table, tests = findings.compared(folder), len(read_pictures("test", folder))
+    if table.empty:
+        return NONE
+    share = table["best_test_top1_mean"].mean()
+    low, high = wilson(share, tests)
+    flattery = findings.optimism(folder)["points"]
+    return LIMITS.format(
+        size=FAIR.image_size, epochs=FAIR.epochs, tests=tests, share=share, width=100 * (high - low),
+        single=", ".join(table["name"][table["seeds"] == 1]) or "no network of the comparison", runs=len(flattery),
+        flattery=flattery.mean(), least=flattery.min(), most=flattery.max())
+
+
+def origin(folder=None):
+    """Machine, versions and commits of the recorded runs."""
+    runs = read_results(folder)["runs"]
+    if runs.empty:
+        return NONE
+    facts = {"processor": runs["cpu"], "device": runs["device"], "threads": runs["threads"], "Python": runs["python"],
+             "packages": runs["packages"].map(lambda text: ", ".join(f"{k} {v}" for k, v in json.loads(text).items())),
+             "commit": runs["commit"].map("`{}`".format),
+             "manifest": runs["manifest_sha256"].str[:16].map("`{}`".format)}
+    rows = [{"": name, "value": "; ".join(map(str, dict.fromkeys(values)))} for name, values in facts.items()]
+    return (_table(pd.DataFrame(rows)) + "\n\nEach row of `results/runs.csv` has its own. `python -m asymmbook "
+            "experiments run` makes every one again, and `results/README.md` explains the columns.")

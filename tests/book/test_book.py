@@ -1,0 +1,141 @@
+"""The book's sources hold together: links, citations, figures, table of contents, spelling, and the workflow."""
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from spellchecker import SpellChecker
+
+from asymmbook.checkout import project_root
+from asymmbook.pages.sphinx_ext import describe
+
+ROOT = project_root()
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+LISTED = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+SOURCES = sorted([*ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")])
+WORDS = set((ROOT / "tests" / "words.txt").read_text(encoding="utf-8").split())
+FENCE = re.compile(r"^(`{3,})\{?([\w-]*)\}?.*?^\1[ ]*$", re.M | re.S)
+
+
+def markdown(path):
+    """The prose of a page or notebook; fenced code apart, text of other directives kept."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
+    return FENCE.sub(lambda match: "" if match[2] in ("code-cell", "shell", "python", "raw", "") else match[0], text)
+
+
+def slug(title):
+    """The anchor that MyST gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
+
+
+@pytest.fixture(params=SOURCES, ids=lambda path: path.stem)
+def source(request):
+    return request.param
+
+
+def test_table_of_contents_is_complete():
+    assert len(LISTED) == len(set(LISTED))
+    assert set(LISTED) == {path.relative_to(ROOT).with_suffix("").as_posix() for path in SOURCES}
+
+
+def test_links_lead_somewhere(source):
+    for target in re.findall(r"\]\(([^)\s]+)\)", markdown(source)):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (source.parent / name).resolve() if name else source
+        assert file.is_file(), f"{source.name} links {target}, which is no file"
+        if anchor:
+            titles = re.findall(r"^#{1,6}\s+(.+)$", markdown(file), re.M)
+            labels = re.findall(r"^\(([\w-]+)\)=|:name: ([\w-]+)", markdown(file), re.M)
+            assert anchor in {*map(slug, titles), *(a or b for a, b in labels)}, f"no #{anchor} in {file.name}"
+
+
+def test_every_citation_has_an_entry():
+    entries = set(re.findall(r"^@\w+\{([^,\s]+),", (ROOT / "book/references.bib").read_text(encoding="utf-8"), re.M))
+    cited = {key.strip() for path in SOURCES for keys in re.findall(r"\{cite[:\w]*\}`([^`]+)`", markdown(path))
+             for key in keys.split(",")}
+    assert cited and cited <= entries, f"not in references.bib: {cited - entries}"
+
+
+def test_every_drawing_is_used_and_described():
+    used = set()
+    for path in SOURCES:
+        text = markdown(path)
+        shown = re.findall(r"^`{3,}\{figure\} (\S+)\n(.*?)^`{3,}", text, re.M | re.S)
+        shown = [(name, "".join(re.findall(r"^:alt: (.+)$", options, re.M))) for name, options in shown]
+        for name, alt in shown + [(name, alt) for alt, name in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text)]:
+            assert (path.parent / name).is_file(), f"{path.name} shows {name}, which is no file"
+            assert len(alt) > 40, f"{path.name}: {name} needs an alt text that says what it shows"
+            used.add((path.parent / name).resolve())
+    assert used >= set((ROOT / "book" / "images").glob("*.svg")), "a drawing that no page shows"
+
+
+def test_references_to_figures_and_terms_exist():
+    text = {path: markdown(path) for path in SOURCES}
+    names = {name for prose in text.values() for name in re.findall(r"^:name: ([\w-]+)", prose, re.M)}
+    glossary = re.search(r"^```\{glossary\}\n(.*?)^```", (ROOT / "book/notation.md").read_text(encoding="utf-8"),
+                         re.M | re.S)[1]
+    terms = {line.lower() for line in glossary.splitlines() if line and not line.startswith(" ")}
+    for path, prose in text.items():
+        assert set(re.findall(r"\{numref\}`(?:[^`<]*<)?([\w-]+)>?`", prose)) <= names, path.name
+        for reference in re.findall(r"\{term\}`([^`]+)`", prose):
+            term = re.sub(r".*<(.*)>$", r"\1", " ".join(reference.split())).lower()
+            assert term in terms, f"{path.name} links {term!r}, which the glossary does not have"
+
+
+def test_pages_open_with_what_they_give_and_cost(source):
+    text = markdown(source)
+    titles = re.findall(r"^(#{1,6})\s", text, re.M)
+    assert titles[0] == "#" and titles.count("#") == 1, "one title, at the top"
+    assert all(len(b) <= len(a) + 1 for a, b in zip(titles, titles[1:], strict=False)), "a heading skips a level"
+    if source.suffix == ".md" and source.stem != "intro":
+        opening = text.split("\n## ")[0]
+        for mark in ("**What you will be able to do:**", "**Before:**", "**Time:**"):
+            assert mark in opening, f"{source.name} does not open with {mark}"
+
+
+@cache
+def dictionary():
+    return SpellChecker(language="en")
+
+
+def words(text):
+    """Words of prose: no code, formulas, roles, links, options of directives."""
+    text = re.sub(r"^:\w+:(?! ).*$|^`{3,}.*$|^:(?:name|tags|width).*$", " ", text, flags=re.M)
+    text = re.sub(r"\{term\}`([^`<]+)(?:<[^>]*>)?`", r"\1", text)
+    text = re.sub(r"\{[\w:]+\}`[^`]*`|\$\$.*?\$\$|`[^`]*`|\$[^$]*\$|\]\([^)]*\)|https?://\S+", " ", text, flags=re.S)
+    return {re.sub(r"'s$", "", word.strip("'")).lower() for word in re.findall(r"[A-Za-z][A-Za-z']+", text)}
+
+
+def test_spelling(source):
+    unknown = dictionary().unknown(words(markdown(source))) - WORDS
+    assert not unknown, f"{source.name}: {sorted(unknown)}; misspelt, or missing in tests/words.txt"
+
+
+def test_the_spelling_check_finds_a_mistake():
+    assert dictionary().unknown(words("The netwrok is trained.")) == {"netwrok"}
+
+
+def test_descriptions():
+    assert describe("<h1>T</h1><p></p><p>One <b>bold</b> &amp; plain.</p><p>Two</p>") == "One bold & plain."
+    assert describe("<h1>nothing</h1>") == "" and len(describe("<p>" + "word " * 90 + "</p>")) <= 156
+
+
+def test_workflow_tests_then_publishes():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8"))
+    build, publish = workflow["jobs"]["build"], workflow["jobs"]["publish"]
+    assert "make test" in [step.get("run") for step in build["steps"]]
+    assert publish["needs"] == "build" and publish["permissions"] == {"pages": "write", "id-token": "write"}
+    assert publish["if"] == "github.ref == 'refs/heads/main'"
+    used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert all(re.fullmatch(r"[\w/-]+@v\d+\.\d+\.\d+", name) for name in used), "an action without an exact version"
+    assert [name.split("@")[0] for name in used][-2:] == ["actions/upload-pages-artifact", "actions/deploy-pages"]
+    folder = next(step["with"]["path"] for step in build["steps"] if "upload-pages" in step.get("uses", ""))
+    assert Path(folder) == Path("_build/html")

@@ -1,0 +1,111 @@
+"""Counts against the authors' code, to the last integer, in two ways."""
+import paddle
+import pandas as pd
+import pytest
+
+from asymmbook.evidence.reference import REFERENCE
+from asymmlib.complexity import count, formula, published_params
+from asymmlib.models import create_model
+from asymmlib.network import AsymmNet, asymmnet_small
+
+OFFICIAL = pd.read_csv(REFERENCE / "official_complexity.csv")
+RUNNABLE = OFFICIAL[OFFICIAL["status"] == "ok"]
+
+
+def _numbers(cost):
+    return [cost.params, cost.macs, cost.macs_of("pointwise"), cost.macs_of("depthwise"), cost.macs_of("vanilla"),
+            cost.activations, published_params(cost)]
+
+
+@pytest.mark.parametrize("row", list(RUNNABLE.itertuples()),
+                         ids=lambda row: f"{row.variant}-{row.width}-r{row.asymmrate}")
+def test_official_counts_are_ours_by_hooks_and_by_formula(row):
+    expected = [int(value) for value in (row.params, row.macs, row.macs_pointwise, row.macs_depthwise,
+                                         row.macs_vanilla, row.acts_conv, row.published_counter_params)]
+    hooks = count(AsymmNet(row.variant, 1000, row.width, row.asymmrate))
+    assert _numbers(hooks) == expected
+    assert _numbers(formula(row.variant, row.width, row.asymmrate)) == expected
+
+
+def test_there_are_22_runnable_rows_and_two_refused_ones():
+    assert len(RUNNABLE) == 22
+    refused = OFFICIAL[OFFICIAL["status"] != "ok"]
+    assert len(refused) == 2
+    for row in refused.itertuples():
+        with pytest.raises(ValueError, match="block 2 at width 0.35 with asymmrate 2 cannot be built"):
+            AsymmNet(row.variant, 1000, row.width, row.asymmrate)
+        with pytest.raises(ValueError, match="block 2 at width 0.35"):
+            formula(row.variant, row.width, row.asymmrate)
+
+
+def _official_name(name):
+    """Our name of a layer of Large -> the one in the authors' PyTorch code."""
+    for ours, theirs in (("stem.conv", "first_block.0"), ("stem.bn", "first_block.1"), ("blocks.", "asymm_block."),
+                         (".depthwise.", ".dw_conv."), (".project.", ".pw_conv_linear."), (".se.reduce", ".se.out.0"),
+                         (".se.restore", ".se.out.2"), ("head.conv", "last_block.0"), ("head.bn", "last_block.1"),
+                         ("features", "last_block.4"), ("classifier", "output")):
+        name = name.replace(ours, theirs)
+    return name
+
+
+def test_every_official_layer():
+    expected = pd.read_csv(REFERENCE / "official_layers_large_1.0_r1.csv")
+    layers = formula("large").layers
+    assert [_official_name(name) for name in layers["name"]] == list(expected["name"])
+    shapes = layers[["in_shape", "out_shape"]].map(lambda shape: "x".join(map(str, shape)))
+    assert list(layers["kind"]) == list(expected["kind"])
+    for column in ("in_shape", "out_shape"):
+        assert list(shapes[column]) == list(expected[column].astype(str))
+    for column in ("params", "macs"):
+        assert list(layers[column]) == list(expected[column])
+
+
+@pytest.mark.parametrize(("variant", "size"), [("large", 128), ("small", 65), ("small", 256)])
+def test_formula_equals_hooks_at_other_sizes(variant, size):
+    built = count(AsymmNet(variant, 16), (1, 3, size, size)).layers
+    pd.testing.assert_frame_equal(built, formula(variant, num_classes=16, size=size).layers)
+
+
+@pytest.mark.parametrize(("name", "params", "macs"), [
+    ("resnet50", 25_557_032, 4_089_184_256), ("vgg19", 143_667_240, 19_632_062_464),
+    ("mobilenet_v2", 3_504_872, 300_774_272), ("mobilenet_v3_large", 5_483_032, 216_589_568)])
+def test_baselines_have_their_textbook_costs(name, params, macs):
+    model = create_model(name, 1000)
+    cost = count(model)
+    assert cost.params == params == sum(int(p.size) for p in model.parameters() if not p.stop_gradient)
+    assert cost.macs == pytest.approx(macs, rel=0.002)  # other tools count some small layers differently
+
+
+def test_counting_leaves_no_trace():
+    network = asymmnet_small(num_classes=4)
+    network.train()
+    network.stem.eval()
+    before = {key: value.numpy().copy() for key, value in network.state_dict().items()}
+    count(network, (1, 3, 64, 64))
+    assert network.training and not network.stem.training and network.head.training
+    assert all((before[key] == value.numpy()).all() for key, value in network.state_dict().items())
+    assert not any(layer._forward_post_hooks for layer in network.sublayers())
+
+
+def test_errors_say_what_is_accepted():
+    with pytest.raises(ValueError, match=r"input_shape is \(3, 224, 224\); it must be \[N, C, H, W\]"):
+        count(asymmnet_small(), (3, 224, 224))
+    with pytest.raises(ValueError, match="layer 0 is a Embedding"):
+        count(paddle.nn.Sequential(paddle.nn.Embedding(3, 3)))
+    with pytest.raises(ValueError, match="unknown variant 'medium'; known: large, small"):
+        formula("medium")
+
+
+def test_the_undercount_takes_a_kernel_for_its_side():
+    layers = formula("large").layers
+    wide = layers[layers["kernel"] > 1]
+    missing = wide["params"] - wide["params"] // wide["kernel"]
+    assert missing[wide["kind"] == "vanilla"].sum() == 288 and missing[wide["kind"] == "depthwise"].sum() == 84_544
+    assert published_params(formula("large")) == 6_076_608 - 288 - 84_544 == 5_991_776
+
+
+def test_hooks_are_removed_when_the_network_fails():
+    network = asymmnet_small(num_classes=4)
+    with pytest.raises(ValueError):
+        count(network, (1, 5, 64, 64))
+    assert network.training and not any(layer._forward_post_hooks for layer in network.sublayers())

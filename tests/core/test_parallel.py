@@ -1,0 +1,201 @@
+"""Two processes do what one does: the same weights, the same evaluation, one writer, and a way back from a loss."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pandas as pd
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from asymmlib.base import parallel
+from asymmlib.data.sources import prepare
+from asymmlib.dataset import EpochSampler
+from asymmlib.recipes import Recipe
+from asymmlib.training import train
+
+ROOT = Path(parallel.__file__).parents[2]
+JOB = Path(__file__).with_name("parallel_job.py")
+
+
+def alone(function):
+    """Leave the exchange between processes out of a function of `parallel`: the sum over one process."""
+    def wrapped(monkeypatch):
+        monkeypatch.setattr(parallel, "_sum", lambda tensor: tensor.clone())
+        function()
+
+    wrapped.__name__ = function.__name__
+    return wrapped
+
+
+@alone
+def test_a_shared_norm_of_one_process_is_batch_norm():
+    paddle.seed(0)
+    plain, shared = paddle.nn.BatchNorm2D(3), paddle.nn.Sequential(paddle.nn.BatchNorm2D(3))
+    parallel.share_norms(shared)
+    assert type(shared[0]) is parallel.SharedNorm
+    pictures, weights = paddle.randn([4, 3, 5, 6]) * 3 + 2, paddle.randn([4, 3, 5, 6])
+    found = []
+    for layer, norm in ((plain, plain), (shared, shared[0])):
+        x = pictures.clone().detach()
+        x.stop_gradient = False
+        y = layer(x)
+        (y * weights).sum().backward()
+        found.append([y, x.grad, norm.weight.grad, norm.bias.grad, norm._mean, norm._variance])
+        layer.eval()
+        found[-1].append(layer(pictures))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_shares_of_a_batch_make_up_the_batch(ranks):
+    pictures = list(range(24))
+    whole = list(EpochSampler(pictures, 9, shuffle=True, seed=4))
+    parts = [list(EpochSampler(pictures, 9, True, 4, rank, ranks)) for rank in range(ranks)]
+    assert [sum(shares, []) for shares in zip(*parts, strict=True)] == whole
+    assert max(len(a) - len(b) for shares in zip(*parts, strict=True) for a in shares for b in shares) <= 1
+
+
+def test_a_last_batch_smaller_than_the_processes():
+    with pytest.raises(ValueError, match="25 pictures in batches of 8 leave 1 for the last batch, fewer than the 2"):
+        EpochSampler(range(25), 8, ranks=2)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 5])
+def test_each_picture_is_evaluated_once(monkeypatch, ranks):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(ranks))
+    pictures, parts = [(np.float32(number),) for number in range(9)], []
+    for rank in range(ranks):
+        monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
+        parts.append(np.stack([item[0] for item in parallel.share(pictures)]))
+    assert len({len(part) for part in parts}) == 1
+
+    def all_gather(found, tensor):
+        found.extend(paddle.to_tensor(part) for part in parts)
+
+    monkeypatch.setattr(parallel.distributed, "all_gather", all_gather)
+    monkeypatch.setattr(parallel, "_start", lambda: None)
+    assert parallel.gather(parts[0], 9).tolist() == list(range(9))
+
+
+def test_one_process_exchanges_nothing(monkeypatch):
+    monkeypatch.delenv("PADDLE_TRAINERS_NUM", raising=False)
+    monkeypatch.setattr(parallel, "_start", lambda: pytest.fail("a process group for one process"))
+    rows, values = np.ones(3), [1.5, 2.5]
+    assert parallel.share(rows) is rows and parallel.gather(rows, 3) is rows and parallel.mean(values, 7) is values
+    with parallel.in_turn(parallel.rank()), parallel.lost_rank_told():
+        pass
+
+
+def test_only_the_loss_of_a_connection_is_called_that(monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    with pytest.raises(RuntimeError, match="process 0 of 2 lost another one.*the same command goes on from the last"), \
+            parallel.lost_rank_told():
+        raise RuntimeError("gloo/transport/tcp/pair.cc:584 TIMEOUT")
+    with pytest.raises(RuntimeError, match="^shapes differ$"), parallel.lost_rank_told():
+        raise RuntimeError("shapes differ")
+
+
+def test_mixed_precision_on_a_cpu_is_off_and_said(home, picture_folder, capsys):
+    if paddle.device.get_device() != "cpu":
+        pytest.skip("this device has float16")
+    recipe = Recipe("mixed", image_size=32, epochs=1, batch_size=12, amp=True)
+    run = train("asymmnet_small", recipe, prepared=prepare(str(picture_folder)))
+    assert "amp: cpu has no float16" in capsys.readouterr().out and run.finished
+
+
+def test_a_run_from_before_a_field_existed_is_still_known(home, picture_folder):
+    prepared, recipe = prepare(str(picture_folder)), Recipe("old", image_size=32, epochs=1, batch_size=12)
+    run = train("asymmnet_small", recipe, prepared=prepared)
+    stored = json.loads((run.folder / "run.json").read_text())
+    del stored["recipe"]["amp"]
+    (run.folder / "run.json").write_text(json.dumps(stored))
+    assert train("asymmnet_small", recipe, prepared=prepared).finished
+    with pytest.raises(ValueError, match="holds a run with another recipe"):
+        train("asymmnet_small", recipe.replace(amp=True), prepared=prepared)
+
+
+# --- with Paddle's launcher
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Eleven pictures a class: 24 to train, 9 to evaluate, which two processes cannot halve."""
+    root, rng = tmp_path_factory.mktemp("parallel"), np.random.default_rng(0)
+    for index, name in enumerate(("blue", "green", "red")):
+        (root / "pictures" / name).mkdir(parents=True)
+        for number in range(11):
+            pixels = rng.integers(0, 120, (40, 48, 3), dtype=np.uint8)
+            pixels[..., 2 - index] += 130
+            Image.fromarray(pixels).save(root / "pictures" / name / f"{number:02d}.png")
+    return root
+
+
+def run_job(place, name, *arguments, processes=2):
+    """The job's exit status, what it printed, what its second process printed, and the folder of its run."""
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir", place / name]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")}
+    environment |= {"ASYMMLIB_HOME": str(place / "data"), "ASYMMLIB_RUNS": str(place / "runs"),
+                    "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *(launch if processes > 1 else []), JOB, place / "pictures", name,
+                           *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900)
+    second = place / name / "workerlog.1"
+    return (done.returncode, done.stdout.decode(), second.read_text() if second.is_file() else "",
+            place / "runs" / name)
+
+
+def printed(text, key):
+    return json.loads(next(line for line in text.splitlines() if line.startswith(key)).removeprefix(key))
+
+
+@pytest.fixture(scope="module")
+def two(place):
+    status, first, second, folder = run_job(place, "two")
+    assert status == 0, first
+    return first, second, folder
+
+
+def differences(one, other):
+    """Largest difference of trained weights, and of batch norm's running averages."""
+    a, b = (load_file(folder / "last.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys()
+    running = [name for name in a if name.endswith(("_mean", "_variance"))]
+    return [max(np.abs(a[name] - b[name]).max() for name in names) for names in (a.keys() - set(running), running)]
+
+
+def test_two_processes_give_the_weights_and_the_evaluation_of_one(place, two):
+    first, second, folder = two
+    status, text, _, single = run_job(place, "one", processes=1)
+    assert status == 0, text
+    weights, averages = differences(single, folder)
+    assert weights <= 1e-6 and averages <= 1e-5
+    columns = ["epoch", "train_loss", "train_top1", "eval_loss", "eval_top1", "lr"]
+    histories = [pd.read_csv(path / "history.csv")[columns] for path in (single, folder)]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-4)
+    right = histories[1]["eval_top1"] * 9
+    assert (right - right.round()).abs().max() < 1e-5, "not counts of nine pictures"
+    results = [printed(output, "RESULT ") for output in (first, second)]
+    timeless = [{key: value for key, value in result.items() if "seconds" not in key} for result in results]
+    assert timeless[0] == timeless[1], "both processes know the result"
+
+
+def test_only_rank_0_writes(two):
+    first, second, folder = two
+    assert any("last.safetensors" in path for path in printed(first, "WROTE "))
+    assert printed(second, "WROTE ") == []
+    assert json.loads((folder / "run.json").read_text())["processes"] == 2
+
+
+def test_a_lost_process_ends_the_job_with_a_message_and_it_goes_on(place, two):
+    status, first, _, folder = run_job(place, "lost", "1")
+    assert status != 0
+    assert "process 0 of 2 lost another one" in first and "the same command goes on from the last finished" in first
+    assert [path.name for path in sorted(folder.glob("checkpoints/*"))] == ["epoch-0001.safetensors"]
+    assert "result" not in json.loads((folder / "run.json").read_text())
+    status, first, _, folder = run_job(place, "lost")
+    assert status == 0 and "goes on after epoch 1 of 2" in first, first
+    assert differences(folder, two[2])[0] <= 1e-7

@@ -1,0 +1,277 @@
+"""Training end to end on thirty pictures: records, schedule, resuming, fairness."""
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from asymmlib.callbacks import out_of_patience
+from asymmlib.data.sources import prepare
+from asymmlib.evaluation import Evaluation, evaluate, softmax
+from asymmlib.models import create_model
+from asymmlib.network import asymmnet_small
+from asymmlib.recipes import RECIPES, Recipe
+from asymmlib.runs import find_run, list_runs
+from asymmlib.training import make_optimizer, make_pictures, make_schedule, train, zero_last_gamma
+
+TINY = Recipe("tiny", image_size=32, epochs=3, batch_size=8, base_lr=0.05)
+
+
+@pytest.fixture
+def prepared(home, picture_folder):
+    return prepare(str(picture_folder))
+
+
+def test_a_run_learns_and_records_itself(prepared, capsys):
+    run = train("asymmnet_small", TINY.replace(epochs=6), prepared=prepared)
+    history = run.history
+    assert list(history["epoch"]) == [1, 2, 3, 4, 5, 6]
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert {path.name for path in run.folder.iterdir()} >= {
+        "run.json", "history.csv", "best.safetensors", "last.safetensors", "visualdl", "checkpoints"}
+    info = json.loads((run.folder / "run.json").read_text())
+    assert info["recipe"]["seed"] == 0 and info["classes"] == ["blue", "green", "red"]
+    assert info["environment"]["packages"]["numpy"] == np.__version__ and info["environment"]["device"]
+    assert info["result"]["best_eval_top1"] == pytest.approx(history["eval_top1"].max())
+    assert capsys.readouterr().out.count("epoch ") == 6
+    _, eval_set = make_pictures(prepared, TINY)
+    assert evaluate(run.network("last"), eval_set).top1 == pytest.approx(history["eval_top1"].iloc[-1])
+    assert evaluate(run.network("best"), eval_set).top1 == pytest.approx(history["eval_top1"].max())
+
+
+def test_history_holds_means_over_all_pictures(prepared):
+    run = train("asymmnet_small", TINY.replace(epochs=1, base_lr=1e-8, augmentation="none", dropout=0.0,
+                                               batch_size=24), prepared=prepared)
+    train_set, _ = make_pictures(prepared, TINY.replace(augmentation="none"))
+    network = create_model("asymmnet_small", 3, dropout=0.0)
+    network.set_state_dict({key: paddle.to_tensor(value) for key, value in
+                            load_file(run.folder / "last.safetensors").items()})
+    network.train()                                    # one batch, and a learning rate that changes nothing
+    logits = network(paddle.to_tensor(np.stack([item[0] for item in train_set]))).numpy()
+    expected = Evaluation(logits, train_set.labels)
+    assert run.history["train_loss"][0] == pytest.approx(expected.loss, rel=1e-3)
+    assert run.history["train_top1"][0] == pytest.approx(expected.top1, abs=1 / 24)
+
+
+def test_finished_run_is_opened_and_fresh_trains_again(prepared, capsys):
+    first = train("asymmnet_small", TINY, prepared=prepared)
+    again = train("asymmnet_small", TINY, prepared=prepared)
+    assert "is finished: loaded, not trained" in capsys.readouterr().out
+    assert again.info == first.info
+    anew = train("asymmnet_small", TINY, prepared=prepared, fresh=True)
+    columns = ["train_loss", "eval_loss", "eval_top1"]
+    pd.testing.assert_frame_equal(anew.history[columns], first.history[columns])
+
+
+def test_runs_never_overwrite_each_other(prepared):
+    train("asymmnet_small", TINY.replace(epochs=1), prepared=prepared, name="mine")
+    with pytest.raises(ValueError, match="mine holds a run with another recipe"):
+        train("asymmnet_small", TINY.replace(epochs=2), prepared=prepared, name="mine")
+    with pytest.raises(ValueError, match="another model"):
+        train("asymmnet_large", TINY.replace(epochs=1), prepared=prepared, name="mine")
+    for seed in (0, 1):
+        train("asymmnet_small", TINY.replace(epochs=1, seed=seed), prepared=prepared)
+    assert len(list_runs()) == 3
+
+
+# Trains in a process that ends itself by kill -9, so many seconds after an epoch, wherever it is then
+KILLED = """
+import os, signal, sys, threading, time
+import asymmlib.training as training
+from asymmlib.recipes import Recipe
+from asymmlib.data.sources import prepare
+
+data, name, epoch, seconds = sys.argv[1:]
+fit = training._fit
+
+def die(folder):
+    while int(epoch) and not (folder / f"checkpoints/epoch-{int(epoch):04d}.safetensors").exists():
+        time.sleep(0.001)
+    time.sleep(float(seconds))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def fit_and_die(run, *arguments):
+    threading.Thread(target=die, args=(run.folder,), daemon=True).start()
+    return fit(run, *arguments)
+
+training._fit = fit_and_die
+training.train("asymmnet_small", Recipe("tiny", image_size=32, epochs=3, batch_size=8, base_lr=0.05),
+               prepared=prepare(data), name=name)
+"""
+
+
+def _process(folder, data, epoch=10**6, seconds=0):
+    """Train in a process of its own, whole unless `epoch` comes."""
+    return subprocess.run([sys.executable, "-c", KILLED, str(data), folder.name, str(epoch), str(seconds)],
+                          capture_output=True, text=True)
+
+
+def _kill(folder, data, epoch, seconds):
+    """Have a training killed `seconds` after an epoch (0: its start), or earlier where it would be over by then."""
+    while True:
+        process = _process(folder, data, epoch, seconds)
+        if process.returncode == -signal.SIGKILL and not find_run(folder).finished:
+            return
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr
+        shutil.rmtree(folder)
+        seconds /= 2
+
+
+def _assert_same_run(expected, actual):
+    for which in ("last", "best"):
+        one, two = (load_file(run.folder / f"{which}.safetensors") for run in (expected, actual))
+        assert one.keys() == two.keys() and all(one[key].tobytes() == two[key].tobytes() for key in one)
+    newest = sorted((expected.folder / "checkpoints").iterdir())[-1].name
+    one, two = (load_file(run.folder / "checkpoints" / newest) for run in (expected, actual))
+    assert all(one[key].tobytes() == two[key].tobytes() for key in one), "the optimiser's state differs"
+    columns = ["epoch", "train_loss", "train_top1", "eval_loss", "eval_top1", "lr"]
+    pd.testing.assert_frame_equal(expected.history[columns], actual.history[columns], check_exact=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_runs_killed_at_random_moments_go_on_and_end_bit_for_bit_the_same(home, picture_folder):
+    """One moment in each epoch; where in it, a seed decides. All in processes of their own: what other tests have
+    loaded into this one may round differently."""
+    folder = home / "runs" / "whole"
+    done = _process(folder, picture_folder)
+    assert done.returncode == 0, done.stderr
+    whole = find_run(folder)
+    seconds = whole.info["result"]["session_seconds"] / TINY.epochs
+    for epoch, share in enumerate(np.random.default_rng(5).uniform(0, 1, TINY.epochs)):
+        killed = folder.with_name(f"killed{epoch}")
+        _kill(killed, picture_folder, epoch, share * seconds)
+        resumed = _process(killed, picture_folder)
+        assert resumed.returncode == 0, resumed.stderr
+        _assert_same_run(whole, find_run(killed))
+        assert not epoch or f"killed{epoch} goes on after epoch" in resumed.stdout
+
+
+def test_torn_checkpoint_falls_back_to_the_one_before(prepared, capsys):
+    run = train("asymmnet_small", TINY, prepared=prepared, name="torn")
+    expected = load_file(run.folder / "last.safetensors")
+    newest = sorted((run.folder / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    (run.folder / "run.json").write_text(json.dumps({k: v for k, v in run.info.items() if k != "result"}))
+    again = train("asymmnet_small", TINY, prepared=prepared, name="torn")
+    output = capsys.readouterr().out
+    assert "epoch-0003.safetensors is damaged" in output and "goes on after epoch 2 of 3" in output
+    actual = load_file(again.folder / "last.safetensors")
+    assert all((expected[key] == actual[key]).all() for key in expected)
+
+
+def _rates(recipe, epochs, steps):
+    schedule, by_epoch = make_schedule(recipe, steps)
+    rates = []
+    for _ in range(epochs):
+        for _ in range(steps):
+            rates.append(schedule())
+            if not by_epoch:
+                schedule.step()
+        if by_epoch:
+            schedule.step()
+    return np.array(rates)
+
+
+def test_schedule_follows_epochs_and_the_article_s_does_not():
+    mended = _rates(RECIPES["article-fixed"], 100, 45)
+    cosine = 0.01 * (1 + np.cos(np.pi * np.repeat(np.arange(100), 45) / 100)) / 2
+    np.testing.assert_allclose(mended, cosine, rtol=1e-6, atol=1e-12)
+    published = _rates(RECIPES["article"], 100, 45)
+    assert published[100] < 1e-9 and published[200] == pytest.approx(0.01)  # back at the top after 200 batches
+
+
+def test_fit_steps_the_schedule_once_an_epoch(prepared):
+    run = train("asymmnet_small", TINY, prepared=prepared)
+    expected = 0.05 * (1 + np.cos(np.pi * np.arange(3) / 3)) / 2
+    np.testing.assert_allclose(run.history["lr"], expected, rtol=1e-6)
+
+
+def test_warm_up_then_cosine_per_batch():
+    recipe = Recipe("warm", image_size=32, epochs=4, base_lr=1.0, schedule="warmup-cosine", warmup_epochs=1)
+    rates = _rates(recipe, 4, 10)
+    np.testing.assert_allclose(rates[:11], np.arange(11) / 10, atol=1e-9)
+    assert (np.diff(rates[10:]) < 0).all() and rates[25] == pytest.approx(0.5)
+
+
+def _shrink(network, recipe):
+    """What one step at rate 1 without a gradient leaves of the weights: 1 - weight decay, by parameter name."""
+    before = {name: value.numpy().copy() for name, value in network.named_parameters() if not value.stop_gradient}
+    (sum(value.sum() for value in network.parameters() if not value.stop_gradient) * 0.0).backward()
+    make_optimizer(network, recipe, 1.0).step()
+    return {name: float(value.numpy().flat[0] / before[name].flat[0]) for name, value in network.named_parameters()
+            if name in before and before[name].flat[0] != 0}
+
+
+def test_weight_decay_of_the_article_favours_one_side():
+    for recipe, expected in (("article", (2e-4, 1e-4)), ("article-fixed", (1e-4, 1e-4))):
+        for model, decay in zip(("asymmnet_small", "mobilenet_v2"), expected, strict=True):
+            kept = _shrink(create_model(model, 3), RECIPES[recipe])
+            np.testing.assert_allclose(list(kept.values()), 1 - decay, atol=2e-6)
+
+
+def test_no_decay_on_biases_and_batch_norm():
+    network = asymmnet_small(num_classes=3)
+    shapes = {name: value.ndim for name, value in network.named_parameters()}
+    for name, kept in _shrink(network, TINY.replace(weight_decay=0.25, decay_bias_and_norm=False)).items():
+        assert kept == pytest.approx(0.75 if shapes[name] > 1 else 1.0, rel=1e-5), name
+
+
+def test_zero_last_gamma_makes_shortcut_blocks_the_identity():
+    network = asymmnet_small(num_classes=3)
+    zero_last_gamma(network)
+    for block in network.blocks:
+        assert bool((block.project.bn.weight == 0).all()) == block.plan.shortcut
+    with pytest.raises(ValueError, match="needs a network of asymmetrical bottlenecks"):
+        zero_last_gamma(paddle.nn.Linear(2, 2))
+
+
+def test_exploding_loss_ends_in_plain_words(prepared, monkeypatch):
+    class Exploding(paddle.nn.CrossEntropyLoss):
+        def forward(self, *arguments):
+            return super().forward(*arguments) * float("inf")
+    monkeypatch.setattr(paddle.nn, "CrossEntropyLoss", Exploding)
+    with pytest.raises(FloatingPointError, match="the loss became inf in epoch 1, batch 1, .* lower base_lr"):
+        train("asymmnet_small", TINY, prepared=prepared)
+
+
+def test_unknown_model_lists_the_known_ones(prepared):
+    with pytest.raises(ValueError, match="unknown model 'vgg'; known: asymmnet_large, asymmnet_small, resnet50"):
+        train("vgg", TINY, prepared=prepared)
+    with pytest.raises(ValueError, match="model 'resnet50' has no setting width"):
+        train("resnet50", TINY, width=0.5, prepared=prepared)
+
+
+def test_evaluation_counts_and_means():
+    logits = np.log(np.array([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1]]))
+    result = Evaluation(logits, np.array([0, 1, 1]))
+    assert result.top1 == pytest.approx(2 / 3)
+    assert result.loss == pytest.approx(-np.log([0.7, 0.6, 0.1]).mean())
+    assert result.confusion().tolist() == [[1, 0], [1, 1]]
+    np.testing.assert_allclose(softmax([[1000.0, 1000.0]]), [[0.5, 0.5]])
+
+
+def test_find_run_lists_known_runs(home):
+    with pytest.raises(FileNotFoundError, match="no run 'x'; known: none yet"):
+        find_run("x")
+
+
+@pytest.mark.parametrize(("tops", "patience", "over"), [
+    ([0.1, 0.2, 0.2, 0.1], 2, True), ([0.1, 0.2, 0.2, 0.1], 3, False), ([0.2, 0.2], 1, True), ([0.2], 1, False),
+    ([], 1, False), ([0.2] * 50, None, False)])
+def test_patience_counts_epochs_without_a_better_top1(tops, patience, over):
+    assert out_of_patience([{"eval_top1": top} for top in tops], patience) == over
+
+
+def test_a_run_out_of_patience_ends_and_is_finished(prepared, capsys):
+    recipe = TINY.replace(epochs=9, base_lr=1e-8, patience=2)  # a rate at which nothing changes
+    run = train("asymmnet_small", recipe, prepared=prepared)
+    assert run.finished and len(run.history) < 9 and "stopped: 2 epochs without" in capsys.readouterr().out
+    (run.folder / "run.json").write_text(json.dumps({k: v for k, v in run.info.items() if k != "result"}))
+    again = train("asymmnet_small", recipe, prepared=prepared)  # killed after its last epoch: no further epoch
+    assert len(again.history) == len(run.history)

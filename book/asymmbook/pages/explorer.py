@@ -2,7 +2,7 @@
 
 The page's script, `book/static/explorer/costs.js`, holds the rules of `plan_blocks` and `formula` once more, since a
 page without a server cannot ask Python. It holds no row and no constant of its own: they come from here.
-`tests/test_explorer.py` compares the two on random settings.
+`tests/book/test_explorer.py` compares the two on random settings.
 """
 import json
 

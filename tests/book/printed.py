@@ -81,10 +81,14 @@ def fences(page, text):
             yield from fences(page, textwrap.dedent(content))
 
 
+def prose(text):
+    """A text without its fenced code; what other directives hold stays."""
+    return FENCE.sub(lambda match: prose(match[4]) if match[3].startswith("{") and "code" not in match[3] else "", text)
+
+
 def inline(text):
-    """Code between backticks in a text, outside of fenced code."""
-    prose = FENCE.sub(lambda match: match[4] if match[3].startswith("{") and "code" not in match[3] else "", text)
-    return [" ".join(code.split()) for _, code in INLINE.findall(prose)]
+    """Code between backticks in a text, outside of fenced code, each on one line."""
+    return [" ".join(code.split()) for _, code in INLINE.findall(prose(text))]
 
 
 @cache

@@ -2,7 +2,7 @@
 
 Each session makes an environment of its own, prints its versions and runs the test suite without the site; a run of the
 whole suite leaves its row in results/matrix.csv, which book/trust.md shows. A Python that is not on the machine fails
-its session; `nox --sessions "tests(python=3.13, paddle=3.3.1)"` runs one alone, `-- tests/test_x.py` a part of it.
+its session; `nox --sessions "tests(python=3.13, paddle=3.3.1)"` runs one alone, `-- tests/core` a part of it.
 `nox -s audit` looks up known advisories of the pinned versions, for which the network must reach their database.
 """
 import csv

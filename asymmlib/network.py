@@ -2,7 +2,7 @@
 
 The file is the network and nothing else: rows of the paper's table, the plan that turns a row into channel
 counts, the block, the whole. Training lives in `asymmlib.training`, counting in `asymmlib.complexity`,
-the authors' checkpoints in `asymmlib.weights.own`. Notebook 04 builds every piece by hand and compares.
+the authors' checkpoints in `asymmlib.weights.official`. Notebook 04 builds every piece by hand and compares.
 
 Source: Yang, Shen and Zhao, arXiv 2104.07770, and the released implementation, read for its facts.
 """

@@ -2,8 +2,8 @@
 
 Run as a script in the project's folder; PyTorch computes in float64, and the answers go to `book/reference/`:
 
-    PYTHONPATH=. python book/reference/seeded.py torch CHECKOUT     (needs torch; written with torch 2.13.0)
-    PYTHONPATH=. python book/reference/seeded.py gluon CHECKOUT     (needs mxnet 1.9.1 and numpy < 1.24)
+    PYTHONPATH=.:book python book/reference/seeded.py torch CHECKOUT     (needs torch; written with torch 2.13.0)
+    PYTHONPATH=.:book python book/reference/seeded.py gluon CHECKOUT     (needs mxnet 1.9.1 and numpy < 1.24)
 
 where CHECKOUT is a clone of the authors' repository, Spark001/AsymmNet.
 """

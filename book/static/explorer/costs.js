@@ -1,7 +1,7 @@
 /* The costs of AsymmNet by the rules of asymmlib.network.plan_blocks and asymmlib.complexity.formula.
  *
- * Rows and constants come from asymmbook.pages.explorer as `facts`; nothing here repeats them. tests/test_explorer.py compares
- * this file with Python on random settings, messages of refused settings included.
+ * Rows and constants come from asymmbook.pages.explorer as `facts`; nothing here repeats them.
+ * tests/book/test_explorer.py compares this file with Python on random settings, messages of refused ones included.
  */
 "use strict";
 

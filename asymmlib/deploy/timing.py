@@ -6,7 +6,7 @@ before have gone to sleep (OpenMP's spin for 0.2 s), then answers once unmeasure
 """
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,14 @@ REST_S = 0.3
 PACKAGES = ("paddlepaddle", "onnx", "onnxruntime", "openvino", "numpy")
 
 
-def available(names: Iterable[str] = tuple(ENGINES)) -> tuple[list[str], dict[str, str]]:
+def available(names: Sequence[str] = tuple(ENGINES)) -> tuple[list[str], dict[str, str]]:
     """Split engine names into those that run here and {name: why not}. Raises `ValueError` for an unknown name."""
     reasons = {name: missing(name) for name in names}
     return [name for name in names if not reasons[name]], {name: text for name, text in reasons.items() if text}
 
 
-def measure(model: str = "asymmnet_large", image_size: int = 224, batches: Iterable[int] = (1, 32), rounds: int = 10,
-            turn_s: float = 0.5, names: Iterable[str] | None = None, classes: int = 16) -> pd.DataFrame:
+def measure(model: str = "asymmnet_large", image_size: int = 224, batches: Sequence[int] = (1, 32), rounds: int = 10,
+            turn_s: float = 0.5, names: Sequence[str] | None = None, classes: int = 16) -> pd.DataFrame:
     """Time the engines that can run here; return one row per engine and batch, as `summarise` describes.
 
     The network is `typical_network`'s: speed does not depend on its weights. rounds: turns of each engine; turn_s:

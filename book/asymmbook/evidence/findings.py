@@ -229,7 +229,7 @@ def optimism(folder: Path | None = None) -> pd.DataFrame:
     return runs[["run", "best_eval_top1", HEADLINE]].assign(points=points).reset_index(drop=True)
 
 
-def recorded_rates(rates: Iterable[int] = (0, 1, 2), folder: Path | None = None) -> pd.DataFrame:
+def recorded_rates(rates: Sequence[int] = (0, 1, 2), folder: Path | None = None) -> pd.DataFrame:
     """Recorded runs of AsymmNet-Large in the comparison at several rates: `recorded` with a column asymmrate.
 
     Raises `ValueError` where they saw different pictures.
@@ -245,7 +245,7 @@ def recorded_rates(rates: Iterable[int] = (0, 1, 2), folder: Path | None = None)
     return chosen[chosen["asymmrate"].isin(rates)]
 
 
-def recorded_curves(rates: Iterable[int] = (0, 1, 2), folder: Path | None = None) -> pd.DataFrame:
+def recorded_curves(rates: Sequence[int] = (0, 1, 2), folder: Path | None = None) -> pd.DataFrame:
     """The curves of `recorded_rates`, one row per run and epoch, with the columns asymmrate and seed."""
     runs, curves = recorded_rates(rates, folder).set_index("run"), read_results(folder)["curves"]
     if runs.empty:

@@ -49,6 +49,7 @@ test: lint unit nbtest site browser
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(VENV)/bin/lint-imports --no-logo
+	$(RUN) -m mypy
 
 unit: $(READY) $(BROWSER)
 	$(RUN) -m pytest -q --ignore=tests/browser
@@ -106,4 +107,4 @@ serve:
 	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 clean:
-	rm -rf _build .pytest_cache .ruff_cache notebooks/.ipynb_checkpoints
+	rm -rf _build .mypy_cache .pytest_cache .ruff_cache notebooks/.ipynb_checkpoints

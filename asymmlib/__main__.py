@@ -5,6 +5,7 @@ exit status 2.
 """
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from asymmlib.base.startup import load_paddle
@@ -17,18 +18,19 @@ DATA_HELP = ('"sample" (drawn by this project), "caltech16", or the path of a fo
              "tar of one; default: ASYMMLIB_DATA, else sample")
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
     return run_command(COMMANDS, "asymmlib", "AsymmNet in PaddlePaddle: data, training, evaluation and prediction from "
                        "a shell.", arguments)
 
 
-def console():
+def console() -> None:
     """The script `asymmlib` that an installed package brings."""
     sys.exit(main())
 
 
-def run_command(commands, program, description, arguments=None):
+def run_command(commands: dict[str, tuple[Callable, Callable]], program: str, description: str,
+                arguments: list[str] | None = None) -> int:
     """Run one of `commands`, {name: (function that adds options, function that does it)}; return the exit status."""
     options = _parser(commands, program, description).parse_args(arguments)
     try:

@@ -2,11 +2,14 @@
 
 They go into `fit` in this order: `Reproducible`, `EpochLog`, then those that read `logs["row"]`, the row that
 `EpochLog` makes, then the learning rate's scheduler, last `Checkpoint`, which stores the state of all before it.
+Notebook 03, section 4, runs the loop around which they stand; section 5 looks at what they leave on disk.
 """
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -23,6 +26,8 @@ from asymmlib.weights.own import save_weights
 __all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Progress", "Reproducible", "VisualDLLog",
            "out_of_patience"]
 
+Row = dict[str, float]  # one epoch in history.csv, as `EpochLog` describes it
+
 
 class Reproducible(paddle.callbacks.Callback):
     """Make every epoch a function of (seed, epoch): order, augmentation and dropout (which differs between processes).
@@ -30,11 +35,11 @@ class Reproducible(paddle.callbacks.Callback):
     `fit` counts epochs from 0 even when a run goes on; `first_epoch` is where it goes on.
     """
 
-    def __init__(self, loader, seed, first_epoch=0):
+    def __init__(self, loader: paddle.io.DataLoader, seed: int, first_epoch: int = 0) -> None:
         super().__init__()
         self.loader, self.seed, self.first_epoch = loader, seed, first_epoch
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         epoch += self.first_epoch
         self.loader.batch_sampler.set_epoch(epoch)
         self.loader.dataset.set_epoch(epoch)
@@ -50,22 +55,22 @@ class EpochLog(paddle.callbacks.Callback):
     Raises `FloatingPointError` when the loss is no longer finite.
     """
 
-    def __init__(self, eval_pictures, path, rows=()):
+    def __init__(self, eval_pictures: paddle.io.Dataset, path: Path | str, rows: Iterable[Row] = ()) -> None:
         super().__init__()
         self.eval_pictures, self.path, self.rows = eval_pictures, Path(path), list(rows)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.loss_sum, self.seen, self.started = 0.0, 0, time.perf_counter()
         self.lr = self.model._optimizer.get_lr()
 
-    def on_train_batch_end(self, step, logs=None):
+    def on_train_batch_end(self, step: int, logs: dict) -> None:
         if not np.isfinite(logs["loss"]).all():
             raise FloatingPointError(f"the loss became {logs['loss'][0]} in epoch {len(self.rows) + 1}, batch "
                                      f"{step + 1}, at learning rate {self.model._optimizer.get_lr():g}: lower base_lr")
         self.loss_sum += logs["loss"][0] * logs["batch_size"]
         self.seen += logs["batch_size"]
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         seconds = time.perf_counter() - self.started
         result = evaluate(self.model.network, self.eval_pictures)
         loss, top1 = parallel.mean([self.loss_sum / self.seen, logs["acc"]], self.seen)
@@ -82,17 +87,17 @@ class EpochLog(paddle.callbacks.Callback):
 class BestModel(paddle.callbacks.Callback):
     """Keep the weights of the epoch with the highest eval top-1 (the first one, among equals) in the run's folder."""
 
-    def __init__(self, path, rows=()):
+    def __init__(self, path: Path | str, rows: Iterable[Row] = ()) -> None:
         super().__init__()
         self.path, self.best = Path(path), max((row["eval_top1"] for row in rows), default=-1.0)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         if logs["row"]["eval_top1"] > self.best:
             self.best = logs["row"]["eval_top1"]
             save_weights(self.model.network, self.path)
 
 
-def out_of_patience(rows, patience):
+def out_of_patience(rows: Sequence[Row], patience: int | None) -> bool:
     """Whether the last `patience` epochs of a history brought no better eval top-1; never for None."""
     tops = [row["eval_top1"] for row in rows]
     return patience is not None and len(tops) > patience and max(tops[-patience:]) <= max(tops[:-patience])
@@ -101,11 +106,11 @@ def out_of_patience(rows, patience):
 class EarlyStop(paddle.callbacks.Callback):
     """End the run when `out_of_patience` says so. Goes before `Checkpoint`, behind `EpochLog`, whose rows it reads."""
 
-    def __init__(self, rows, patience):
+    def __init__(self, rows: Sequence[Row], patience: int | None) -> None:
         super().__init__()
         self.rows, self.patience = rows, patience
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if out_of_patience(self.rows, self.patience):
             print(f"stopped: {self.patience} epochs without a better eval top-1", flush=True)
             self.model.stop_training = True
@@ -117,25 +122,25 @@ class VisualDLLog(paddle.callbacks.Callback):
     Paddle's own VisualDL callback leaves out the learning rate, which is what the article needed to see.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path | str) -> None:
         super().__init__()
         self.folder = str(folder)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         try:
             from visualdl import LogWriter  # here, because it takes a second to import
         except ImportError:
             print(f"no curves for VisualDL: the package visualdl is not installed; {extra('notebooks')}", flush=True)
-            self.writer = None
+            self.writer: Any = None
             return
         self.writer = LogWriter(logdir=self.folder)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         for key, value in logs["row"].items() if self.writer else ():
             if key != "epoch":
                 self.writer.add_scalar(tag=key.replace("_", "/", 1), value=value, step=logs["row"]["epoch"])
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         if self.writer:
             self.writer.close()
 
@@ -143,18 +148,18 @@ class VisualDLLog(paddle.callbacks.Callback):
 class Progress(paddle.callbacks.Callback):
     """A bar over the batches in a terminal, and one line per finished epoch everywhere."""
 
-    def __init__(self, epochs, first_epoch=0):
+    def __init__(self, epochs: int, first_epoch: int = 0) -> None:
         super().__init__()
         self.epochs, self.first_epoch = epochs, first_epoch
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.bar = tqdm(total=self.params["steps"], desc=f"epoch {epoch + 1 + self.first_epoch}/{self.epochs}",
                         unit="batch", leave=False, disable=not sys.stderr.isatty())
 
-    def on_train_batch_end(self, step, logs=None):
+    def on_train_batch_end(self, step: int, logs: dict | None = None) -> None:
         self.bar.update()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         self.bar.close()
         row = logs["row"]
         print(f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.3f} (eval {row['eval_loss']:.3f})  "
@@ -170,9 +175,9 @@ class Progress(paddle.callbacks.Callback):
 class Checkpoint(paddle.callbacks.Callback):
     """Store everything a killed run needs to go on from the end of this epoch."""
 
-    def __init__(self, folder, rows):
+    def __init__(self, folder: Path | str, rows: list[Row]) -> None:
         super().__init__()
         self.folder, self.rows = Path(folder), rows
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         save_checkpoint(self.folder, self.model.network, self.model._optimizer, self.rows)

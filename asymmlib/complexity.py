@@ -1,10 +1,13 @@
 """Count a network: trainable parameters, multiply-accumulate operations (MACs) and activations, layer by layer.
 
 `count` watches a built network of any kind while one picture runs through it; `formula` computes the same for
-AsymmNet from the plan of its blocks, without building anything. Tests demand that the two agree.
+AsymmNet from the plan of its blocks, without building anything. Tests demand that the two agree. Notebook 04, section
+6, counts in both ways; notebook 06, sections 1 and 2, holds them against the authors' numbers; the tables of channels
+and blocks are those of notebook 07, sections 1 to 4.
 
 A MAC is one multiplication and the addition that follows; adding biases, batch norm and activations count as none.
 """
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +15,9 @@ import paddle
 import pandas as pd
 from paddle import nn
 
-from asymmlib.network import FEATURES, SQUEEZE, make_divisible, plan_blocks
+from asymmlib.network import FEATURES, SQUEEZE, AsymmetricalBottleneck, make_divisible, plan_blocks
 
-__all__ = ["COLUMNS", "Complexity", "PARTS", "channel_table", "costs_by_block", "count", "formula", "published_params",
+__all__ = ["COLUMNS", "PARTS", "Complexity", "channel_table", "costs_by_block", "count", "formula", "published_params",
            "reached_channels"]
 
 COLUMNS = ("name", "kind", "in_shape", "out_shape", "kernel", "params", "macs")
@@ -30,28 +33,28 @@ class Complexity:
     layers: pd.DataFrame
 
     @property
-    def params(self):
+    def params(self) -> int:
         """Trainable parameters."""
         return int(self.layers["params"].sum())
 
     @property
-    def macs(self):
+    def macs(self) -> int:
         """MACs of one forward pass of one picture."""
         return int(self.layers["macs"].sum())
 
-    def macs_of(self, kind):
+    def macs_of(self, kind: str) -> int:
         """MACs of "pointwise" (1x1 convolutions and linear layers), "depthwise" or "vanilla" (other) layers."""
         kinds = ("pointwise", "linear") if kind == "pointwise" else (kind,)
         return int(self.layers.loc[self.layers["kind"].isin(kinds), "macs"].sum())
 
     @property
-    def activations(self):
+    def activations(self) -> int:
         """Numbers that all convolutions and linear layers put out for one picture."""
         shapes = self.layers.loc[self.layers["kind"] != "batchnorm", "out_shape"]
         return int(sum(np.prod(shape) for shape in shapes))
 
 
-def count(model, input_shape=(1, 3, 224, 224)):
+def count(model: nn.Layer, input_shape: Sequence[int] = (1, 3, 224, 224)) -> Complexity:
     """Count any Paddle network of `Conv2D`, `Linear` and `BatchNorm2D` layers by running zeros of `input_shape`.
 
     Returns a `Complexity`, rows in the order of execution. Mode, weights and running averages stay as they are.
@@ -91,7 +94,8 @@ def _row(name, layer, x, y):
     return name, kind, in_shape, out_shape, side, params, int(layer.weight.size) * out_shape[1] * out_shape[2]
 
 
-def formula(variant="large", width=1.0, asymmrate=1, num_classes=1000, size=224):
+def formula(variant: str = "large", width: float = 1.0, asymmrate: int = 1, num_classes: int = 1000,
+            size: int = 224) -> Complexity:
     """Count AsymmNet from its plan alone: the same `Complexity` as `count` gives, without building a layer.
 
     Raises `ValueError` for settings that `plan_blocks` refuses, and for a picture smaller than 32 pixels.
@@ -131,14 +135,14 @@ def formula(variant="large", width=1.0, asymmrate=1, num_classes=1000, size=224)
     return Complexity(pd.DataFrame(rows, columns=COLUMNS))
 
 
-def published_params(complexity):
+def published_params(complexity: Complexity) -> int:
     """Parameters by the authors' counter, which takes a k x k kernel for k numbers: how 5,991,776 came about."""
     layers = complexity.layers
     wide = layers["kind"].isin(("depthwise", "vanilla"))
     return int(layers["params"].where(~wide, layers["params"] // layers["kernel"]).sum())
 
 
-def costs_by_block(complexity):
+def costs_by_block(complexity: Complexity) -> dict[str, pd.DataFrame]:
     """Costs of AsymmNet's blocks without stem and head: {"macs": table, "params": table}.
 
     Each table has a row a block and a column for each of `PARTS`.
@@ -151,7 +155,7 @@ def costs_by_block(complexity):
             .set_axis(list(PARTS), axis=1) for column in ("macs", "params")}
 
 
-def channel_table(rates=(0, 1, 2), variant="large"):
+def channel_table(rates: Iterable[int] = (0, 1, 2), variant: str = "large") -> pd.DataFrame:
     """Channels in every block at several rates: columns (rate, part) with parts new, copied and filtered."""
     parts = {(rate, part): [value(plan) for plan in plan_blocks(variant, asymmrate=rate)] for rate in rates
              for part, value in (("new", lambda plan: plan.new), ("copied", lambda plan: 2 * plan.copies * plan.c_in),
@@ -160,7 +164,7 @@ def channel_table(rates=(0, 1, 2), variant="large"):
     return table.rename_axis(index="block", columns=["r", "channels"])
 
 
-def reached_channels(block, size=8):
+def reached_channels(block: AsymmetricalBottleneck, size: int = 8) -> np.ndarray:
     """Which filtered channels depend on which input channels of an `AsymmetricalBottleneck`: bool `[c_in, depthwise]`.
 
     Found by changing one input channel at a time and looking at what enters the depthwise convolution. The block is

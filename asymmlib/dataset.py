@@ -1,14 +1,22 @@
-"""From prepared pictures to batches: augment, normalise, put in order. Notebook 02, steps 3 to 5, builds it.
+"""From prepared pictures to batches: augment, normalise, put in order.
+
+Notebook 02 builds it: normalising in section 4, augmentation in section 5, batches in section 6.
 
 All randomness is a function of (seed, epoch, index), so order and augmentation do not depend on workers, on earlier
 epochs or on the machine, and an interrupted run can go on exactly where it was. Decoding, and the cache of pixels on
 disk, are in `asymmlib.data.pictures`.
 """
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import paddle
 from PIL import Image, ImageOps
 
 from asymmlib.data.pictures import cached_pixels, measure_statistics, normalise
+
+if TYPE_CHECKING:
+    from asymmlib.data.sources import Prepared
 
 __all__ = ["ARTICLE_MEAN", "ARTICLE_STD", "EpochSampler", "Pictures", "make_loader"]
 
@@ -26,8 +34,9 @@ class Pictures(paddle.io.Dataset):
     Raises `ValueError` for an unknown split or one without pictures.
     """
 
-    def __init__(self, prepared, split, size, *, augmentation="none", rotation=10.0, mean=None, std=None, seed=0,
-                 per_class=None):
+    def __init__(self, prepared: "Prepared", split: str, size: int, *, augmentation: str = "none",
+                 rotation: float = 10.0, mean: Sequence[float] | np.ndarray | None = None,
+                 std: Sequence[float] | np.ndarray | None = None, seed: int = 0, per_class: int | None = None) -> None:
         super().__init__()
         manifest = prepared.manifest
         self.classes = prepared.class_names
@@ -48,21 +57,21 @@ class Pictures(paddle.io.Dataset):
             mean, std = measure_statistics(self.pixels[np.flatnonzero((manifest["split"] == "train").to_numpy())])
         self.mean, self.std = tuple(float(v) for v in mean), tuple(float(v) for v in std)
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Make the augmentation of this epoch: a function of (seed, epoch, index) and of nothing else."""
         self.epoch = epoch
 
-    def picture(self, index):
+    def picture(self, index: int) -> np.ndarray:
         """The stored picture, before augmentation: uint8 `[size, size, 3]`."""
         return np.asarray(self.pixels[self.rows[index]])
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         pixels = self.picture(index)
         if self.augmentation != "none":
             pixels = self._augment(pixels, np.random.default_rng([self.seed, self.epoch, index]))
         return normalise(pixels, self.mean, self.std), self.labels[index:index + 1]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
     def _augment(self, pixels, rng):
@@ -92,7 +101,8 @@ class EpochSampler(paddle.io.BatchSampler):
     than there are ranks.
     """
 
-    def __init__(self, dataset, batch_size, shuffle=False, seed=0, rank=0, ranks=1):
+    def __init__(self, dataset: paddle.io.Dataset, batch_size: int, shuffle: bool = False, seed: int = 0, rank: int = 0,
+                 ranks: int = 1) -> None:
         super().__init__(dataset, batch_size=batch_size)
         self.length, self.shuffled, self.seed, self.epoch = len(dataset), shuffle, seed, 0
         self.rank, self.ranks = rank, ranks
@@ -100,11 +110,11 @@ class EpochSampler(paddle.io.BatchSampler):
             raise ValueError(f"{self.length} pictures in batches of {batch_size} leave {smallest} for the last batch, "
                              f"fewer than the {ranks} processes: choose another batch size or fewer processes")
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration gives."""
         self.epoch = epoch
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[int]]:
         order = np.arange(self.length)
         if self.shuffled:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
@@ -112,11 +122,12 @@ class EpochSampler(paddle.io.BatchSampler):
             batch = order[start:start + self.batch_size]
             yield np.array_split(batch, self.ranks)[self.rank].tolist()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-self.length // self.batch_size)
 
 
-def make_loader(pictures, batch_size, shuffle=False, seed=0, workers=0, rank=0, ranks=1):
+def make_loader(pictures: paddle.io.Dataset, batch_size: int, shuffle: bool = False, seed: int = 0, workers: int = 0,
+                rank: int = 0, ranks: int = 1) -> paddle.io.DataLoader:
     """Return a `paddle.io.DataLoader` over batches (float32 `[B, 3, size, size]`, int64 `[B, 1]`).
 
     The last batch may be smaller. `workers` are extra processes; 0 is as fast once the pixels are cached. `batch_size`

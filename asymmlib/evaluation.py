@@ -1,4 +1,4 @@
-"""Measure a trained network: logits over a whole split, mean loss, top-1. Notebook 05 reads them.
+"""Measure a trained network: logits over a whole split, mean loss, top-1. Notebook 05, section 1, does it.
 
 `paddle.Model.evaluate` reports the loss of the last batch only; here every picture counts once.
 """
@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import paddle
+from numpy.typing import ArrayLike
 
 from asymmlib.base import parallel
 
 __all__ = ["Evaluation", "evaluate", "softmax"]
 
 
-def softmax(logits):
+def softmax(logits: ArrayLike) -> np.ndarray:
     """Probabilities of logits `[N, C]`, computed in float64 with the largest logit subtracted first."""
     shifted = np.asarray(logits, dtype=np.float64)
     shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
@@ -27,28 +28,28 @@ class Evaluation:
     labels: np.ndarray
 
     @property
-    def predicted(self):
+    def predicted(self) -> np.ndarray:
         """Class number with the largest logit: int64 `[N]`."""
         return self.logits.argmax(axis=1)
 
     @property
-    def top1(self):
+    def top1(self) -> float:
         """Share of pictures whose largest logit is the right one, 0 to 1."""
         return float((self.predicted == self.labels).mean())
 
     @property
-    def loss(self):
+    def loss(self) -> float:
         """Mean cross-entropy over all pictures, in nats."""
         chosen = softmax(self.logits)[np.arange(len(self.labels)), self.labels]
         return float(-np.log(np.maximum(chosen, 1e-300)).mean())
 
-    def confusion(self):
+    def confusion(self) -> np.ndarray:
         """Counts `[C, C]`: row = true class, column = predicted class."""
         size = self.logits.shape[1]
         return np.bincount(self.labels * size + self.predicted, minlength=size**2).reshape(size, size)
 
 
-def evaluate(network, pictures, batch_size=64):
+def evaluate(network: paddle.nn.Layer, pictures: paddle.io.Dataset, batch_size: int = 64) -> Evaluation:
     """Run a network over one split of `Pictures` in eval mode, without gradients; its mode is put back afterwards.
 
     Of several processes each takes a part, and all get the whole result, in which every picture counts once.

@@ -1,7 +1,12 @@
-"""One way to build any network of the book: AsymmNet and the four baselines out of `paddle.vision.models`."""
+"""One way to build any network of the book: AsymmNet and the four baselines out of `paddle.vision.models`.
+
+Notebook 03, section 1, builds and compares the baselines by it.
+"""
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
+import paddle
 import pandas as pd
 from paddle.vision import models
 
@@ -14,7 +19,7 @@ __all__ = ["MODELS", "compare_models", "create_model"]
 class Entry(NamedTuple):
     """A builder and the name that figures and tables show."""
 
-    build: callable
+    build: Callable[..., paddle.nn.Layer]
     label: str
     scalable: bool = False  # takes width, asymmrate and dropout
 
@@ -30,7 +35,8 @@ MODELS = {
 }
 
 
-def create_model(name, num_classes, width=None, asymmrate=None, dropout=None):
+def create_model(name: str, num_classes: int, width: float | None = None, asymmrate: int | None = None,
+                 dropout: float | None = None) -> paddle.nn.Layer:
     """Build a network by name: float32 `[N, 3, H, W]` -> logits `[N, num_classes]`, random weights.
 
     `width`, `asymmrate` and `dropout` are AsymmNet's; None keeps its default. Seed with `paddle.seed` beforehand.
@@ -46,7 +52,7 @@ def create_model(name, num_classes, width=None, asymmrate=None, dropout=None):
     return entry.build(num_classes=num_classes, **settings)
 
 
-def compare_models(names=tuple(MODELS), num_classes=16, image_size=224):
+def compare_models(names: Iterable[str] = tuple(MODELS), num_classes: int = 16, image_size: int = 224) -> pd.DataFrame:
     """Return a table with one row a model: label, trainable parameters and MACs of one picture."""
     rows = []
     for name in names:

@@ -2,7 +2,8 @@
 
 The file is the network and nothing else: rows of the paper's table, the plan that turns a row into channel
 counts, the block, the whole. Training lives in `asymmlib.training`, counting in `asymmlib.complexity`,
-the authors' checkpoints in `asymmlib.weights.official`. Notebook 04 builds every piece by hand and compares.
+the authors' checkpoints in `asymmlib.weights.official`. Notebook 04 builds every piece by hand and compares:
+activations in section 1, the block in sections 2 to 4, rows and the whole network in section 5.
 
 Source: Yang, Shen and Zhao, arXiv 2104.07770, and the released implementation, read for its facts.
 """
@@ -14,7 +15,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-__all__ = ["AsymmNet", "AsymmetricalBottleneck", "BlockPlan", "ConvBNAct", "PORTS", "ROWS", "SQUEEZE",
+__all__ = ["PORTS", "ROWS", "SQUEEZE", "AsymmNet", "AsymmetricalBottleneck", "BlockPlan", "ConvBNAct",
            "SqueezeExcitation", "asymmnet_large", "asymmnet_small", "make_divisible", "plan_blocks"]
 
 
@@ -72,7 +73,7 @@ ACTIVATIONS = {"relu": F.relu, "hardswish": F.hardswish, None: lambda x: x}
 PORTS = ("pytorch", "gluon")
 
 
-def make_divisible(channels):
+def make_divisible(channels: float) -> int:
     """Round a channel count up to the next multiple of 8 (a plain ceiling, unlike MobileNetV3's rule)."""
     return math.ceil(channels / 8) * 8
 
@@ -98,12 +99,12 @@ class BlockPlan:
     shortcut: bool
 
     @property
-    def expands(self):
+    def expands(self) -> bool:
         """Whether the block has its first pointwise convolution."""
         return self.new > 0
 
     @property
-    def squeezed(self):
+    def squeezed(self) -> int:
         """Channels between the two layers of squeeze-and-excitation."""
         return make_divisible(self.depthwise // 4)
 
@@ -127,7 +128,8 @@ def _plan_block(index, row, c_in, width, asymmrate, declared):
                      shortcut=declared == out and row.stride == 1)
 
 
-def plan_blocks(variant="large", width=1.0, asymmrate=1, port="pytorch"):
+def plan_blocks(variant: str = "large", width: float = 1.0, asymmrate: int = 1,
+                port: str = "pytorch") -> tuple[BlockPlan, ...]:
     """Return the `BlockPlan` of every block of a variant, in order.
 
     Raises `ValueError` for an unknown variant or port, a width that is not a positive number, an asymmrate that is
@@ -169,13 +171,14 @@ class ConvBNAct(nn.Layer):
     `activation` is "relu", "hardswish" or None.
     """
 
-    def __init__(self, c_in, c_out, kernel=1, stride=1, groups=1, activation=None):
+    def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1,
+                 activation: str | None = None) -> None:
         super().__init__()
         self.conv = _conv(c_in, c_out, kernel, stride, groups)
         self.bn = nn.BatchNorm2D(c_out, momentum=0.9, epsilon=1e-5)
         self.activation = activation
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return ACTIVATIONS[self.activation](self.bn(self.conv(x)))
 
 
@@ -185,13 +188,13 @@ class SqueezeExcitation(nn.Layer):
     Source: Hu et al., 2018, with MobileNetV3's hard sigmoid relu6(x + 3) / 6.
     """
 
-    def __init__(self, channels, squeezed):
+    def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2D(1)
         self.reduce = _conv(channels, squeezed, bias=True)
         self.restore = _conv(squeezed, channels, bias=True)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         scale = self.restore(F.relu(self.reduce(self.pool(x))))  # [N, C, 1, 1]
         return x * F.hardsigmoid(scale)
 
@@ -205,7 +208,7 @@ class AsymmetricalBottleneck(nn.Layer):
     Source: paper figure 1 and section 3.2; built step by step in notebook 04.
     """
 
-    def __init__(self, plan):
+    def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
         self.plan = plan
         width = plan.depthwise
@@ -214,7 +217,7 @@ class AsymmetricalBottleneck(nn.Layer):
         self.se = SqueezeExcitation(width, plan.squeezed) if plan.se else None
         self.project = ConvBNAct(width, plan.out)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         y = x                                                    # [N, c_in, H, W]
         if self.expand is not None:
             y = self.expand(x)                                   # [N, new, H, W]
@@ -237,7 +240,8 @@ class AsymmNet(nn.Layer):
     Source: paper tables 1 and 2; the counts of every layer are tested against the authors' code.
     """
 
-    def __init__(self, variant="large", num_classes=1000, width=1.0, asymmrate=1, dropout=0.2, port="pytorch"):
+    def __init__(self, variant: str = "large", num_classes: int = 1000, width: float = 1.0, asymmrate: int = 1,
+                 dropout: float = 0.2, port: str = "pytorch") -> None:
         super().__init__()
         plans = plan_blocks(variant, width, asymmrate, port)
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
@@ -254,7 +258,7 @@ class AsymmNet(nn.Layer):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(FEATURES, num_classes, weight_attr=nn.initializer.Normal(0.0, 0.01))
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.stem(x)                                         # [N, 16 * width, H/2, W/2]
         for block in self.blocks:
             x = block(x)                                         # ends at [N, out, H/32, W/32]
@@ -263,11 +267,13 @@ class AsymmNet(nn.Layer):
         return self.classifier(self.dropout(x))                  # [N, num_classes]
 
 
-def asymmnet_large(num_classes=1000, width=1.0, asymmrate=1, dropout=0.2, port="pytorch"):
+def asymmnet_large(num_classes: int = 1000, width: float = 1.0, asymmrate: int = 1, dropout: float = 0.2,
+                   port: str = "pytorch") -> AsymmNet:
     """AsymmNet-Large (15 blocks): see `AsymmNet`. Source: paper table 1."""
     return AsymmNet("large", num_classes, width, asymmrate, dropout, port)
 
 
-def asymmnet_small(num_classes=1000, width=1.0, asymmrate=1, dropout=0.2, port="pytorch"):
+def asymmnet_small(num_classes: int = 1000, width: float = 1.0, asymmrate: int = 1, dropout: float = 0.2,
+                   port: str = "pytorch") -> AsymmNet:
     """AsymmNet-Small (11 blocks): see `AsymmNet`. Source: paper table 2."""
     return AsymmNet("small", num_classes, width, asymmrate, dropout, port)

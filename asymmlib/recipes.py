@@ -1,12 +1,14 @@
 """Recipes: every number of a training run in one frozen record, and the named ones of the book.
 
 A recipe holds settings and checks them; `asymmlib.training` acts on them. Where a recipe repeats a flaw of the
-article, it does so on purpose, under a field of its own, so that the price of each flaw can be measured.
+article, it does so on purpose, under a field of its own, so that the price of each flaw can be measured. Notebook 03
+reads one in section 2 and shows what a schedule really does in section 3.
 """
 import os
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-__all__ = ["AUGMENTATIONS", "NORMALISATIONS", "OPTIMIZERS", "RECIPES", "Recipe", "SCHEDULES", "get_recipe", "shorten"]
+__all__ = ["AUGMENTATIONS", "NORMALISATIONS", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Recipe", "get_recipe", "shorten"]
 
 # What each choice does is written where it is carried out (asymmlib.training, asymmlib.dataset).
 SCHEDULES = {
@@ -66,7 +68,7 @@ class Recipe:
     patience: int | None = None
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("normalisation", NORMALISATIONS),
                              ("augmentation", AUGMENTATIONS)):
             if not isinstance(getattr(self, field), str) or getattr(self, field) not in known:
@@ -88,7 +90,7 @@ class Recipe:
             raise ValueError(f"recipe {self.name!r}: warmup_epochs ({self.warmup_epochs}) must be fewer than epochs "
                              f"({self.epochs})")
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> "Recipe":
         """A copy with some fields changed; `ValueError` for a field that does not exist."""
         unknown = sorted(set(changes) - {field.name for field in fields(self)})
         if unknown:
@@ -96,7 +98,7 @@ class Recipe:
                              f"{', '.join(field.name for field in fields(self))}")
         return replace(self, **changes)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """The fields as a plain dictionary, ready for JSON."""
         return asdict(self)
 
@@ -133,7 +135,7 @@ RECIPES = {recipe.name: recipe for recipe in (
 )}
 
 
-def get_recipe(name=None):
+def get_recipe(name: str | None = None) -> Recipe:
     """Return a named recipe; without a name the one in `ASYMMLIB_RECIPE`, or "quick".
 
     Raises `ValueError` for an unknown name, listing the known ones.
@@ -144,7 +146,7 @@ def get_recipe(name=None):
     return RECIPES[name]
 
 
-def shorten(recipe):
+def shorten(recipe: Recipe) -> Recipe:
     """The "quick" recipe with twelve pictures a class, as "quick-heavy"; every other recipe as it is.
 
     For networks of which one step takes as long as fifty of AsymmNet's: ResNet50 and VGG19 in the notebooks.

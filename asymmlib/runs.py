@@ -2,12 +2,14 @@
 
 `runs/<name>/` holds run.json (model, recipe, data, environment, result), history.csv (one row per epoch),
 best.safetensors and last.safetensors (weights), checkpoints/ and visualdl/. One run never writes into another's folder.
-A `Classifier` is a network ready for use, out of a run or out of the weights that come with the book; notebook 05 uses
-both.
+A `Classifier` is a network ready for use, out of a run or out of the weights that come with the book. Notebook 03,
+section 5, looks into the folder of a run; notebook 05, section 1, opens runs and measures their networks again.
 """
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,13 @@ import pandas as pd
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import runs_dir
 from asymmlib.weights.released import find_released
+
+if TYPE_CHECKING:
+    import paddle
+
+    from asymmlib.data.sources import Prepared
+    from asymmlib.dataset import Pictures
+    from asymmlib.evaluation import Evaluation
 
 __all__ = ["LICENCE", "Classifier", "Run", "find_run", "list_runs", "load_pretrained"]
 
@@ -35,38 +44,38 @@ class Classifier:
 
     name: str
     model: str
-    network: object
-    classes: tuple
+    network: "paddle.nn.Layer"
+    classes: tuple[str, ...]
     image_size: int
-    mean: tuple
-    std: tuple
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     licence: str
-    provenance: dict
+    provenance: dict[str, Any]
 
     @property
-    def preprocessing(self):
+    def preprocessing(self) -> dict[str, Any]:
         """How a picture becomes an input, as data for JSON; `describe` says it in words."""
         return {"colour": "RGB, upright by EXIF", "resize": "squash", "filter": "bilinear", "size": self.image_size,
                 "range": [0, 1], "mean": list(self.mean), "std": list(self.std), "layout": "NCHW", "dtype": "float32",
                 "output": "logits"}
 
-    def describe(self):
+    def describe(self) -> str:
         """The preprocessing in one sentence."""
         numbers = (f"({', '.join(f'{value:.4f}' for value in values)})" for values in (self.mean, self.std))
         return ("RGB pictures, upright, squashed to {size} × {size} pixels (bilinear), divided by 255 and normalised "
                 "per channel with mean {} and standard deviation {}: float32 [N, 3, {size}, {size}]"
                 .format(*numbers, size=self.image_size))
 
-    def pictures(self, prepared, split):
+    def pictures(self, prepared: "Prepared", split: str) -> "Pictures":
         """One split of prepared data as `Pictures`, prepared as in training. `ValueError` for other classes."""
         return _pictures(self.name, prepared, split, self.classes, self.image_size, self.mean, self.std)
 
-    def evaluate(self, prepared, split="eval"):
+    def evaluate(self, prepared: "Prepared", split: str = "eval") -> "Evaluation":
         """`Evaluation` of the network on a split: logits, mean loss and top-1 over every picture."""
         from asymmlib.evaluation import evaluate
         return evaluate(self.network, self.pictures(prepared, split))
 
-    def predict(self, paths):
+    def predict(self, paths: Iterable[Path | str]) -> np.ndarray:
         """Class probabilities float64 `[len(paths), len(classes)]` of picture files, in batches of bounded memory.
 
         Raises for a file that is missing or no picture, naming it.
@@ -83,7 +92,7 @@ class Classifier:
         return np.concatenate(rows)
 
 
-def load_pretrained(name, folder=None):
+def load_pretrained(name: str, folder: Path | str | None = None) -> Classifier:
     """A `Classifier` with weights that come with the book: "asymmnet_large", "asymmnet_small" or "mobilenet_v2".
 
     folder: where they lie (default: `ASYMMLIB_WEIGHTS`, else the checkout's `weights/`, else those of the wheel, which
@@ -118,24 +127,24 @@ class Run:
     """A run on disk; `info` is the content of its run.json."""
 
     folder: Path
-    info: dict
+    info: dict[str, Any]
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The folder's name."""
         return self.folder.name
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether the last epoch was reached."""
         return "result" in self.info
 
     @property
-    def history(self):
+    def history(self) -> pd.DataFrame:
         """DataFrame with one row per epoch; columns in `asymmlib.callbacks.EpochLog`."""
         return pd.read_csv(self.folder / "history.csv")
 
-    def classifier(self, which="last"):
+    def classifier(self, which: str = "last") -> Classifier:
         """The `Classifier` of a run: its weights after the "last" epoch, or the "best" by the eval split.
 
         Raises `ValueError` for another word and `FileNotFoundError` for a run that has not got that far.
@@ -147,11 +156,11 @@ class Run:
         return _classifier(self.name, self.info, self.info["recipe"]["image_size"],
                            self.folder / f"{which}.safetensors", LICENCE, provenance)
 
-    def network(self, which="last"):
+    def network(self, which: str = "last") -> "paddle.nn.Layer":
         """The run's network in eval mode: `classifier(which).network`."""
         return self.classifier(which).network
 
-    def pictures(self, split="eval", prepared=None):
+    def pictures(self, split: str = "eval", prepared: "Prepared | None" = None) -> "Pictures":
         """A split of the run's data as `Pictures`, prepared as in training; prepared: that data, if it is at hand."""
         from asymmlib.data.sources import prepare
         info, recipe = self.info, self.info["recipe"]
@@ -159,7 +168,7 @@ class Run:
             prepared = prepare(recipe["data"], test_share=recipe.get("test_share", False), progress=False)
         return _pictures(self.name, prepared, split, info["classes"], recipe["image_size"], info["mean"], info["std"])
 
-    def write(self, **changes):
+    def write(self, **changes: Any) -> "Run":
         """Return the run with changed info, after storing it."""
         run = Run(self.folder, {**self.info, **changes})
         with atomic_write(self.folder / "run.json") as file:
@@ -167,7 +176,7 @@ class Run:
         return run
 
 
-def find_run(name):
+def find_run(name: Path | str) -> Run:
     """Open a run by its name in the runs' folder, or by its path; `FileNotFoundError` lists the known ones.
 
     Raises `ValueError` where its run.json is damaged or not of a run.
@@ -191,6 +200,6 @@ def _read_info(path):
     return info
 
 
-def list_runs():
+def list_runs() -> list[Run]:
     """All runs in the runs' folder, by name."""
     return [find_run(path.parent) for path in sorted(runs_dir().glob("*/run.json"))]

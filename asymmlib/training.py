@@ -1,12 +1,16 @@
 """Train a model by a recipe: `train("asymmnet_large", get_recipe("quick"))`.
 
 `paddle.Model.fit` runs the loop; this module gives it what the article's notebook left to chance: a schedule that
-steps when it should, a seed for everything, a folder per run, and a checkpoint to go on from.
+steps when it should, a seed for everything, a folder per run, and a checkpoint to go on from. Notebook 03 builds
+the schedule in section 3 and the loop, by hand, in section 4.
 """
 import time
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from functools import partial
+from pathlib import Path
+from typing import cast
 
 import paddle
 import paddle.nn.functional as F
@@ -20,7 +24,7 @@ from asymmlib.base.files import checksum, sweep
 from asymmlib.base.folders import runs_dir
 from asymmlib.checkpoint import load_checkpoint
 from asymmlib.data.manifest import manifest_hash
-from asymmlib.data.sources import prepare
+from asymmlib.data.sources import Prepared, prepare
 from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
 from asymmlib.fast import accelerate, is_accelerated
 from asymmlib.models import create_model
@@ -32,8 +36,9 @@ from asymmlib.weights.own import load_weights, save_weights
 __all__ = ["make_loss", "make_optimizer", "make_pictures", "make_schedule", "run_name", "train", "zero_last_gamma"]
 
 
-def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name=None, fresh=False, start=None,
-          new_head=False):
+def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmrate: int | None = None,
+          prepared: Prepared | None = None, name: str | None = None, fresh: bool = False,
+          start: Path | str | None = None, new_head: bool = False) -> Run:
     """Train a model by a `Recipe` and return its `Run`.
 
     A finished run of the same settings is opened instead, an interrupted one goes on at its last checkpoint; both
@@ -68,10 +73,10 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
         return _fit(run, recipe, prepared, build)
 
 
-def run_name(model_name, recipe, settings):
+def run_name(model_name: str, recipe: Recipe, settings: Mapping[str, float]) -> str:
     """Name of a run's folder, made of everything by which runs usually differ."""
-    parts = [model_name, *(f"{key}{value:g}" for key, value in settings.items()), recipe.name, recipe.data,
-             f"seed{recipe.seed}"]
+    parts = [model_name, *(f"{key}{value:g}" for key, value in settings.items()), recipe.name,
+             cast(str, recipe.data), f"seed{recipe.seed}"]  # `train` has named the data
     return "-".join(parts)
 
 
@@ -180,7 +185,7 @@ def _result(rows, seconds):
             "train_seconds": sum(row["seconds"] for row in rows), "session_seconds": seconds}
 
 
-def make_pictures(prepared, recipe):
+def make_pictures(prepared: Prepared, recipe: Recipe) -> tuple[Pictures, Pictures]:
     """The train and eval splits as `Pictures`, with the recipe's augmentation and normalisation."""
     mean, std = (ARTICLE_MEAN, ARTICLE_STD) if recipe.normalisation == "article" else (None, None)
     train_set = Pictures(prepared, "train", recipe.image_size, augmentation=recipe.augmentation, mean=mean, std=std,
@@ -189,7 +194,7 @@ def make_pictures(prepared, recipe):
     return train_set, eval_set
 
 
-def make_schedule(recipe, steps_per_epoch):
+def make_schedule(recipe: Recipe, steps_per_epoch: int) -> tuple[schedules.LRScheduler, bool]:
     """Return the recipe's `LRScheduler` and whether it steps per epoch (else per batch).
 
     "cosine-per-batch" is flaw 1 of the article: T_max counts epochs, yet `fit` steps it after every batch.
@@ -203,7 +208,8 @@ def make_schedule(recipe, steps_per_epoch):
     return schedules.CosineAnnealingDecay(recipe.base_lr, recipe.epochs), recipe.schedule == "cosine"
 
 
-def make_optimizer(network, recipe, schedule):
+def make_optimizer(network: paddle.nn.Layer, recipe: Recipe,
+                   schedule: schedules.LRScheduler) -> paddle.optimizer.Optimizer:
     """SGD with (Nesterov) momentum and L2 weight decay, on biases and batch norm only where the recipe says so."""
     decay = recipe.weight_decay
     if isinstance(network, AsymmNet) and recipe.asymmnet_weight_decay is not None:
@@ -216,7 +222,7 @@ def make_optimizer(network, recipe, schedule):
                                      use_nesterov=recipe.optimizer == "nesterov")
 
 
-def make_loss(label_smoothing=0.0):
+def make_loss(label_smoothing: float = 0.0) -> Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]:
     """Mean cross-entropy of logits `[N, classes]` and labels int64 `[N, 1]`; smoothing spreads that share evenly.
 
     Paddle's own `label_smoothing` takes labels `[N]` only and fails on the `[N, 1]` that `paddle.Model` works with.
@@ -230,7 +236,7 @@ def make_loss(label_smoothing=0.0):
     return smoothed
 
 
-def zero_last_gamma(network):
+def zero_last_gamma(network: paddle.nn.Layer) -> None:
     """Start every block with a shortcut as the identity: gamma of its last batch norm becomes 0 (Goyal et al., 2017).
 
     Only for AsymmNet; `ValueError` for a network without its blocks.

@@ -2,8 +2,10 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from asymmlib.base.folders import checkout
 
@@ -12,7 +14,7 @@ __all__ = ["PACKAGES", "environment", "extra", "package_versions"]
 PACKAGES = ("asymmlib", "paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow")
 
 
-def environment():
+def environment() -> dict[str, Any]:
     """Versions, device, processor, threads, asymmlib's own commit (None for an installed package): a dictionary."""
     import paddle
     return {"python": platform.python_version(), "packages": package_versions(), "platform": platform.platform(),
@@ -20,7 +22,7 @@ def environment():
             "threads": os.environ.get("OMP_NUM_THREADS", "default"), "commit": _commit()}
 
 
-def package_versions(packages=PACKAGES):
+def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """{package: version} of those that are installed."""
     found = {}
     for package in packages:
@@ -31,7 +33,7 @@ def package_versions(packages=PACKAGES):
     return found
 
 
-def extra(name):
+def extra(name: str) -> str:
     """The sentence that says how to install an extra: from the checkout at the pinned versions, else from the index."""
     where = "-c constraints.txt -e '.[{}]' in the checkout" if checkout() else "'asymmlib[{}]'"
     return f"it is in the extra `{name}`: pip install {where.format(name)}"

@@ -11,8 +11,10 @@ import tarfile
 import uuid
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -31,7 +33,7 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @contextmanager
-def writing_in(folder):
+def writing_in(folder: Path | str) -> Iterator[None]:
     """Re-raise an `OSError` of the block as the same kind, with a message that names `folder` and what to do."""
     try:
         yield
@@ -43,7 +45,7 @@ def writing_in(folder):
         raise kind(error.errno or errno.EACCES, f"cannot write in {folder} ({reason}). {ADVICE}") from error
 
 
-def make_folder(path):
+def make_folder(path: Path | str) -> Path:
     """Create a folder with its parents and return it as a `Path`. Raises `OSError` that names it."""
     folder = Path(path)
     with writing_in(folder):
@@ -51,13 +53,13 @@ def make_folder(path):
     return folder
 
 
-def temporary_name(path):
+def temporary_name(path: Path | str) -> Path:
     """A free, hidden name beside `path`: `.<name>.<random>.tmp`. Data scans skip hidden names."""
     path = Path(path)
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
-def sweep(folder, name="*"):
+def sweep(folder: Path | str, name: str = "*") -> None:
     """Remove the temporary files and folders that killed processes left in a folder, for targets called `name`.
 
     Call it under the lock that every writer of these targets holds.
@@ -70,7 +72,7 @@ def sweep(folder, name="*"):
 
 
 @contextmanager
-def atomic_write(path, mode="wb"):
+def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file for writing that appears under its name only when it is complete.
 
     The bytes go to a hidden temporary name in the same folder, are flushed to disk, then renamed over `path`. If the
@@ -84,7 +86,7 @@ def atomic_write(path, mode="wb"):
         raise ValueError(f"mode is {mode!r}; atomic_write accepts 'wb' and 'w'")
     path = Path(path)
     folder, temporary = make_folder(path.parent), temporary_name(path)
-    text = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
     try:
         with writing_in(folder):
             file = open(temporary, mode, **text)  # noqa: SIM115 - closed below, where the block's errors are its own
@@ -104,7 +106,7 @@ def atomic_write(path, mode="wb"):
 
 
 @contextmanager
-def atomic_folder(path):
+def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Give the block a temporary folder that becomes `path` at its end; after an error or a kill there is no `path`.
 
     Where another process has made `path` meanwhile, theirs stays and ours is discarded. Raises `OSError` as
@@ -125,7 +127,7 @@ def atomic_folder(path):
 
 
 @contextmanager
-def locked(path):
+def locked(path: Path | str) -> Iterator[None]:
     """Let one process at a time into the block: the others wait, and say so. The lock ends with its process.
 
     path: what the block makes; the lock is the file `.<name>.lock` beside it. Raises `OSError` as `make_folder` does.
@@ -144,7 +146,7 @@ def locked(path):
         lock.release()
 
 
-def checksum(path, algorithm="sha256"):
+def checksum(path: Path | str, algorithm: str = "sha256") -> str:
     """Hex digest of a file's content; `algorithm` is any name that `hashlib.new` knows."""
     digest = hashlib.new(algorithm)
     with open(path, "rb") as file:

@@ -14,35 +14,35 @@ __all__ = ["cache_dir", "checkout", "data_choice", "home", "runs_dir", "weights_
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def checkout():
+def checkout() -> Path | None:
     """The folder of the checkout that asymmlib runs from (it holds `pyproject.toml`); None for an installed package."""
     project = PACKAGE.parent / "pyproject.toml"
     named = project.is_file() and 'name = "asymmlib"' in project.read_text(encoding="utf-8")
     return PACKAGE.parent if named else None
 
 
-def home():
+def home() -> Path:
     """The folder of all data: `ASYMMLIB_HOME`, else `data/` in the checkout or among the user's data."""
     return _folder("ASYMMLIB_HOME", "data")
 
 
-def runs_dir():
+def runs_dir() -> Path:
     """The folder of training runs: `ASYMMLIB_RUNS`, else `runs/` in the checkout or among the user's data."""
     return _folder("ASYMMLIB_RUNS", "runs")
 
 
-def cache_dir():
+def cache_dir() -> Path:
     """The folder of compiled kernels: `ASYMMLIB_CACHE`, else the user's cache."""
     return _from_environment("ASYMMLIB_CACHE") or user_cache_path("asymmlib", appauthor=False)
 
 
-def weights_dir():
+def weights_dir() -> Path:
     """The folder of released weights: `ASYMMLIB_WEIGHTS`, else `weights/` in the checkout, else that of the wheel."""
     own = checkout()
     return _from_environment("ASYMMLIB_WEIGHTS") or (own / "weights" if own else PACKAGE / "pretrained")
 
 
-def data_choice():
+def data_choice() -> str:
     """The data to use where none is named: `ASYMMLIB_DATA` (`sample`, `caltech16` or a path), else `sample`."""
     return os.environ.get("ASYMMLIB_DATA", "").strip() or "sample"
 

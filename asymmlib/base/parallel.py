@@ -8,6 +8,7 @@ here gives back what it was given.
 import functools
 import os
 import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,23 +19,23 @@ __all__ = ["SharedLoss", "SharedNorm", "gather", "in_turn", "local_rank", "lost_
            "share", "share_norms"]
 
 
-def ranks():
+def ranks() -> int:
     """Number of processes that work on this run; 1 without Paddle's launcher."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
 
 
-def rank():
+def rank() -> int:
     """This process's number among them, from 0."""
     return int(os.environ.get("PADDLE_TRAINER_ID") or 0) if ranks() > 1 else 0
 
 
-def local_rank():
+def local_rank() -> int:
     """This process's number on its machine, from 0."""
     return int(os.environ.get("PADDLE_RANK_IN_NODE") or rank()) if ranks() > 1 else 0
 
 
 @contextmanager
-def in_turn(number):
+def in_turn(number: int) -> Iterator[None]:
     """Let the processes with `number` 0 through the block first; the others find what those have made."""
     if number:
         _barrier()
@@ -43,7 +44,7 @@ def in_turn(number):
         _barrier()
 
 
-def share(pictures):
+def share(pictures: paddle.io.Dataset) -> paddle.io.Dataset:
     """This process's part of a data set, equally long in all: the last ones are filled up from the beginning."""
     if ranks() == 1:
         return pictures
@@ -51,17 +52,17 @@ def share(pictures):
     return paddle.io.Subset(pictures, (np.arange(rank() * each, (rank() + 1) * each) % len(pictures)).tolist())
 
 
-def gather(rows, length):
+def gather(rows: np.ndarray, length: int) -> np.ndarray:
     """Join the rows `[n, ...]` that all processes computed on their `share`, in order, without the filling."""
     if ranks() == 1:
         return rows
     _start()
-    parts = []
+    parts: list[paddle.Tensor] = []
     distributed.all_gather(parts, paddle.to_tensor(rows))
     return np.concatenate([part.numpy() for part in parts])[:length]
 
 
-def mean(values, weight):
+def mean(values: list[float], weight: float) -> list[float]:
     """Means over the processes of some numbers, weighted by each one's `weight`: a list of floats."""
     if ranks() == 1:
         return values
@@ -76,11 +77,11 @@ class SharedLoss(nn.Layer):
     Shares of a last batch may differ by one picture. The value is the mean over this process's pictures.
     """
 
-    def __init__(self, loss):
+    def __init__(self, loss: Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]) -> None:
         super().__init__()
         self.loss = loss
 
-    def forward(self, logits, labels):
+    def forward(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         loss, own = self.loss(logits, labels), float(len(labels))
         weighted = loss * (own * ranks() / _sum(paddle.to_tensor([own])))
         return weighted + (loss - weighted).detach()
@@ -92,7 +93,7 @@ class SharedNorm(nn.BatchNorm2D):
     Mean first, then the squared distances from it: two sums over the processes, which keeps float32 exact enough.
     """
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not self.training:
             return super().forward(x)
         x = x.astype(self.weight.dtype)  # mixed precision: sums of float16 would overflow
@@ -107,7 +108,7 @@ class SharedNorm(nn.BatchNorm2D):
         return (x - mean) * scale + self.bias.reshape([1, -1, 1, 1])
 
 
-def share_norms(network):
+def share_norms(network: nn.Layer) -> None:
     """Turn every `BatchNorm2D` of a network into a `SharedNorm`, in place: parameters and names stay."""
     for layer in network.sublayers():
         if type(layer) is nn.BatchNorm2D:
@@ -115,7 +116,7 @@ def share_norms(network):
 
 
 @contextmanager
-def lost_rank_told():
+def lost_rank_told() -> Iterator[None]:
     """Turn what the network layer raises when another process has gone into a message that says how to go on."""
     try:
         yield

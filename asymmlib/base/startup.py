@@ -5,6 +5,8 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from types import ModuleType
 
 __all__ = ["load_paddle", "native_noise_left_out"]
 
@@ -16,7 +18,7 @@ NATIVE_NOISE = b"not support input out tensor for now"
 THREAD_LINES = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
 
 
-def load_paddle():
+def load_paddle() -> ModuleType:
     """Import Paddle and return it; everything it prints, but for known noise, is passed on.
 
     Paddle fixes its number of threads at import, one unless `OMP_NUM_THREADS` says otherwise: here the default is one
@@ -37,7 +39,7 @@ def load_paddle():
 
 
 @contextlib.contextmanager
-def native_noise_left_out():
+def native_noise_left_out() -> Iterator[None]:
     """Pass on what the block's C++ code writes to file descriptor 2, but for lines with `NATIVE_NOISE`."""
     sys.stderr.flush()
     own = os.dup(2)

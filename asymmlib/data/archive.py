@@ -9,9 +9,10 @@ import re
 import stat
 import tarfile
 import zipfile
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from asymmlib.base.files import CHUNK_BYTES, READ_ERRORS, atomic_folder, writing_in
 
@@ -34,10 +35,10 @@ class Member(NamedTuple):
 
     path: PurePosixPath
     size: int
-    entry: object
+    entry: Any
 
 
-def safe_path(name):
+def safe_path(name: str) -> PurePosixPath:
     """Return a member's name as a relative `PurePosixPath`; backslashes count as separators.
 
     Raises `ValueError` for a name that could lead out of the target: absolute, with `..`, with a drive letter.
@@ -55,17 +56,17 @@ def safe_path(name):
     return path
 
 
-def is_litter(path):
+def is_litter(path: PurePosixPath | str) -> bool:
     """True for what operating systems and tools leave behind: hidden names, `__MACOSX`, `Thumbs.db` and the like."""
     return any(part.startswith(".") or part.lower() in LITTER for part in PurePosixPath(path).parts)
 
 
-def stem(archive):
+def stem(archive: Path | str) -> str:
     """An archive's name without `.zip`, `.tar`, `.tar.gz` or `.tgz`."""
     return re.sub(r"(\.tar)?\.[^.]+$", "", Path(archive).name) or Path(archive).name
 
 
-def members(archive):
+def members(archive: Path | str) -> list[Member]:
     """List the files of a zip, tar or tar.gz, litter left out; nothing is written.
 
     Returns a list of `Member`. Raises `FileNotFoundError`; `ValueError` where the file is no such archive, is damaged,
@@ -75,7 +76,7 @@ def members(archive):
         return _checked(source)
 
 
-def unpack(archive, target, keep=None):
+def unpack(archive: Path | str, target: Path | str, keep: Callable[[PurePosixPath], bool] | None = None) -> Path:
     """Unpack a zip, tar or tar.gz into the folder `target`, which appears only when it is complete.
 
     A target that exists is therefore complete: it is left as it is. Two processes may unpack at once; the second one
@@ -173,7 +174,7 @@ def _opened(archive):
 class _Source:
     """What a zip and a tar have in common: `entries()` gives (name, size, kind, entry), `open(entry)` a stream."""
 
-    def __init__(self, archive):
+    def __init__(self, archive: Path) -> None:
         self.archive, self.packed_bytes = archive, archive.stat().st_size
 
     @contextmanager
@@ -187,7 +188,7 @@ class _Source:
 
 
 class _Zip(_Source):
-    def __init__(self, archive, raw):
+    def __init__(self, archive: Path, raw: IO[bytes]) -> None:
         super().__init__(archive)
         with self.reading():
             self.zip = zipfile.ZipFile(raw)
@@ -207,11 +208,11 @@ class _Zip(_Source):
 
 
 class _Tar(_Source):
-    def __init__(self, archive, stream):
+    def __init__(self, archive: Path, stream: IO[bytes]) -> None:
         super().__init__(archive)
         self.stream = _Guarded(stream)
         with self.reading():
-            self.tar = tarfile.TarFile(fileobj=self.stream, encoding="utf-8", errors="surrogateescape")
+            self.tar = tarfile.TarFile(fileobj=cast(IO[bytes], self.stream), encoding="utf-8", errors="surrogateescape")
 
     def entries(self):
         while True:
@@ -241,7 +242,7 @@ class _Tar(_Source):
 class _Guarded:
     """A stream for `tarfile` that refuses to read a whole huge header into memory."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: IO[bytes]) -> None:
         self.seek, self.tell, self.stream = stream.seek, stream.tell, stream
 
     def read(self, count):

@@ -25,7 +25,7 @@ class _Refused(_Failed):
     """The server's answer is final: another try would get the same."""
 
 
-def download(url, path, md5, progress=True):
+def download(url: str, path: Path | str, md5: str, progress: bool = True) -> Path:
     """Fetch `url` to `path`, which appears only when its MD5 is right; a file that is there and right is kept.
 
     Data arrive in `<path>.part`. After a break the same call, now or in another process, goes on where it stopped; a

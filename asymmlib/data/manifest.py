@@ -10,6 +10,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -33,7 +34,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 LISTED = 20  # problems shown one by one in a message
 
 
-def make_manifest(images, test_share=False, on_error="error", known=None, progress=False):
+def make_manifest(images: Path | str, test_share: bool = False, on_error: str = "error",
+                  known: Collection[str] | None = None, progress: bool = False) -> pd.DataFrame:
     """Check all pictures below a folder of class folders and assign each one to a share.
 
     Names are sorted by the code points of their NFC form. Of the sorted files of a class, those at index 0, 5, 10 ...
@@ -69,7 +71,7 @@ def _readable(files, check, images, on_error, known, progress):
     return files, digests
 
 
-def is_split(images):
+def is_split(images: Path) -> bool:
     """Whether a folder holds a tree that is split already: `train` and `val`, each with folders and no pictures."""
     inside = [visible_entries(images / name) if (images / name).is_dir() else [] for name in GIVEN]
     return all(any(path.is_dir() for path in entries) and not any(map(is_picture, entries)) for entries in inside)
@@ -107,7 +109,7 @@ def _check_split(files, images):
         raise ValueError(f"{images} holds one class only, {min(labels)!r}; a classifier needs two or more")
 
 
-def list_pictures(images):
+def list_pictures(images: Path | str) -> dict[str, list[Path]]:
     """Picture files by class, `{class: [path, ...]}`, classes and files sorted by the NFC form of their names.
 
     Prints one line when visible files are left out: files that are no pictures, anything beside the class folders or in
@@ -130,23 +132,23 @@ def list_pictures(images):
     return files
 
 
-def visible_entries(folder):
+def visible_entries(folder: Path | str) -> list[Path]:
     """Files and folders in `folder` that are not litter, sorted by the NFC form of their names."""
     return sorted((path for path in Path(folder).iterdir() if not is_litter(path.name)), key=_order)
 
 
-def is_picture(path):
+def is_picture(path: Path) -> bool:
     """True for anything but a folder whose suffix, in any case, is one of `PICTURES`."""
     return path.suffix.lower() in PICTURES and not path.is_dir()
 
 
-def write_manifest(frame, path):
+def write_manifest(frame: pd.DataFrame, path: Path | str) -> None:
     """Write a manifest as UTF-8 CSV with LF line ends, whole or not at all. Raises `OSError` that names the folder."""
     with atomic_write(path, "w") as file:
         frame.to_csv(file, columns=list(COLUMNS), index=False, lineterminator="\n")
 
 
-def read_manifest(path):
+def read_manifest(path: Path | str) -> pd.DataFrame:
     """Read and check a manifest; nothing in it may point outside the folder it belongs to.
 
     Returns a DataFrame with `COLUMNS`. Raises `FileNotFoundError`; `ValueError` that names file and line for other
@@ -155,7 +157,8 @@ def read_manifest(path):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no manifest {path}: make one with python -m asymmlib prepare")
-    rows, seen = [], set()
+    rows: list[list[str]] = []
+    seen: set[tuple[str, str]] = set()
     with open(path, encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
@@ -172,17 +175,17 @@ def read_manifest(path):
     return pd.DataFrame(rows[1:], columns=list(COLUMNS))
 
 
-def manifest_hash(frame):
+def manifest_hash(frame: pd.DataFrame) -> str:
     """SHA-256 of a manifest's rows: two runs with the same one saw the same pictures in the same shares."""
     return hashlib.sha256(frame.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
-def class_names(frame):
+def class_names(frame: pd.DataFrame) -> list[str]:
     """The classes of a manifest in its order: the position in this list is the label."""
     return list(dict.fromkeys(frame["class"]))
 
 
-def counts(frame):
+def counts(frame: pd.DataFrame) -> pd.DataFrame:
     """Pictures of each class in each split that occurs, and their total: a DataFrame, classes down, splits across."""
     table = pd.crosstab(frame["class"], frame["split"])
     table = table.reindex(index=class_names(frame), columns=[split for split in SPLITS if split in table])
@@ -223,7 +226,7 @@ def _inspect(files, known, progress):
             if digest not in known:
                 decode(path)
             digests[path] = digest
-        except Exception as error:  # noqa: BLE001 - decoders fail in many ways on bad bytes; each is listed by path
+        except Exception as error:  # decoders fail in many ways on bad bytes; each is listed by path
             problems[path] = "an empty file" if _is_empty(path) else str(error) or type(error).__name__
     return digests, problems
 

@@ -8,11 +8,16 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageOps
 
 from asymmlib.base.files import atomic_write, locked, sweep
+
+if TYPE_CHECKING:
+    from asymmlib.data.sources import Prepared
 
 __all__ = ["FORMATS", "READ_ERRORS", "cached_pixels", "decode", "load_picture", "measure_statistics", "normalise"]
 
@@ -23,7 +28,7 @@ READ_ERRORS = (OSError, Image.DecompressionBombError, Image.DecompressionBombWar
                TypeError, OverflowError, IndexError, KeyError, struct.error, zlib.error)
 
 
-def decode(path):
+def decode(path: Path | str) -> Image.Image:
     """Decode a picture file to a Pillow image: RGB, upright. Raises whatever Pillow raises on bad bytes.
 
     A picture beyond Pillow's limit on pixels is an error, not only a warning.
@@ -34,7 +39,7 @@ def decode(path):
             return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def load_picture(path, size):
+def load_picture(path: Path | str, size: int) -> np.ndarray:
     """Decode a picture to RGB uint8 `[size, size, 3]`: greyscale and palettes converted, camera rotation applied.
 
     Raises `ValueError` that names the file when it is not a readable picture or has more pixels than Pillow thinks
@@ -50,7 +55,7 @@ def load_picture(path, size):
                          'data with on_error="skip"') from error
 
 
-def cached_pixels(prepared, size):
+def cached_pixels(prepared: "Prepared", size: int) -> np.ndarray:
     """Return the resized pixels of all pictures of a manifest as a read-only uint8 memory map `[N, size, size, 3]`.
 
     The file lies in `prepared.folder / "cache"` and is keyed by the pictures' content and the size. It appears under
@@ -83,7 +88,7 @@ def _is_complete(path, shape):
     return pixels.shape == shape and pixels.dtype == np.uint8
 
 
-def measure_statistics(pixels):
+def measure_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each colour channel of uint8 pictures `[N, H, W, 3]`, on the scale 0 to 1.
 
     Exact: it counts how often each of the 256 values occurs.
@@ -97,7 +102,7 @@ def measure_statistics(pixels):
     return mean, np.sqrt(share @ levels**2 - mean**2)
 
 
-def normalise(pixels, mean, std):
+def normalise(pixels: np.ndarray, mean: ArrayLike, std: ArrayLike) -> np.ndarray:
     """uint8 `[..., H, W, 3]` on 0 to 255 -> float32 `[..., 3, H, W]`: (value / 255 - mean) / std per channel."""
     scale = (1 / (255 * np.asarray(std))).astype(np.float32)
     shift = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)

@@ -24,7 +24,7 @@ NATURAL_SHARE = 0.75  # of the pictures: with the thing's natural hues; the othe
 QUALITY = 88      # of the JPEG files
 
 
-def draw_sample(folder, per_class=60, size=160, seed=0):
+def draw_sample(folder: Path | str, per_class: int = 60, size: int = 160, seed: int = 0) -> Path:
     """Draw `per_class` JPEG pictures of each class, at most `size` pixels a side, into `folder`/Images/<class>.
 
     Returns the path of `Images`. A folder that holds this very sample is left alone; one that holds another sample is
@@ -57,7 +57,7 @@ def draw_sample(folder, per_class=60, size=160, seed=0):
     return images
 
 
-def draw(name, rng, size=160):
+def draw(name: str, rng: np.random.Generator, size: int = 160) -> Image.Image:
     """Draw one picture of a class: a Pillow image, RGB or now and then greyscale, of at most `size` pixels a side."""
     if name not in THINGS:
         raise ValueError(f"unknown class {name!r}; known: {', '.join(CLASSES)}")

@@ -9,6 +9,7 @@ import re
 import shutil
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +59,13 @@ class Prepared:
     manifest: pd.DataFrame
 
     @property
-    def class_names(self):
+    def class_names(self) -> list[str]:
         """The classes, in the order of their labels."""
         return class_names(self.manifest)
 
 
-def prepare(data=None, *, archive=None, test_share=False, on_error="error", progress=True):
+def prepare(data: Path | str | None = None, *, archive: Path | str | None = None, test_share: bool = False,
+            on_error: str = "error", progress: bool = True) -> Prepared:
     """Fetch, unpack or draw the pictures if that is not done yet, check every one, write the manifest.
 
     data: "sample", "caltech16", or the path of a folder of class folders, or of a zip or tar of one, whatever its top
@@ -94,7 +96,7 @@ def prepare(data=None, *, archive=None, test_share=False, on_error="error", prog
     return Prepared(name, images, folder, frame)
 
 
-def find_images(folder):
+def find_images(folder: Path | str) -> Path:
     """The folder that holds the class folders: `folder`, or the only folder in it, and so on down.
 
     Raises `ValueError` where there is an archive in place of class folders.
@@ -112,7 +114,7 @@ def find_images(folder):
     return folder
 
 
-def largest_classes(counts):
+def largest_classes(counts: Mapping[str, int]) -> tuple[str, ...]:
     """Caltech-16 by its rule: the 16 largest categories under 400 pictures, the background left out, ties by name.
 
     counts: `{category: pictures}`. Returns their names, sorted.

@@ -4,11 +4,19 @@ A function gets a `Pen` and a random generator, picks its proportions, asks the 
 Where the thing ends up, how large and how turned, is the pen's business.
 """
 import colorsys
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from PIL import ImageDraw
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw
 
 __all__ = ["HUES", "THINGS", "Pen", "colour", "shade"]
+
+RGB = tuple[int, ...]
+Range = tuple[float, float]
+Points = np.ndarray | Sequence[tuple[Any, Any]]  # (x, y) each, numbers of Python or NumPy
 
 DARK = (45, 42, 48)
 HUE_SPREAD = 0.05  # standard deviation of a natural hue; all hues lie between 0 and 1
@@ -22,14 +30,15 @@ HUES = {
 }
 
 
-def colour(rng, light=(0.35, 0.75), saturation=(0.45, 0.95), hue=None):
+def colour(rng: np.random.Generator, light: Range = (0.35, 0.75), saturation: Range = (0.45, 0.95),
+           hue: float | None = None) -> RGB:
     """A random RGB colour; `light` and `saturation` are ranges of HLS, `hue` is random unless given."""
     hue = rng.random() if hue is None else hue
     rgb = colorsys.hls_to_rgb(hue % 1, rng.uniform(*light), rng.uniform(*saturation))
     return tuple(int(255 * value) for value in rgb)
 
 
-def shade(rgb, factor):
+def shade(rgb: RGB, factor: float) -> RGB:
     """A darker (below 1) or lighter colour."""
     return tuple(int(min(255, value * factor)) for value in rgb)
 
@@ -40,35 +49,36 @@ class Pen:
     `hues` are taken in turn for the colours; without any, every colour has a random hue.
     """
 
-    def __init__(self, image, matrix, shift, hues=()):
+    def __init__(self, image: Image.Image, matrix: ArrayLike, shift: ArrayLike, hues: Sequence[float] = ()) -> None:
         self.draw, self.matrix, self.shift = ImageDraw.Draw(image), np.asarray(matrix), np.asarray(shift)
         self.hues, self.asked = hues, 0
 
-    def colour(self, rng, light=(0.35, 0.75), saturation=(0.45, 0.95)):
+    def colour(self, rng: np.random.Generator, light: Range = (0.35, 0.75), saturation: Range = (0.45, 0.95)) -> RGB:
         """The next colour of the thing."""
         self.asked += 1
         if not self.hues:
             return colour(rng, light, saturation)
         return colour(rng, light, saturation, rng.normal(self.hues[(self.asked - 1) % len(self.hues)], HUE_SPREAD))
 
-    def fill(self, points, rgb):
+    def fill(self, points: Points, rgb: RGB) -> None:
         """A filled polygon."""
         mapped = np.asarray(points, float) @ self.matrix.T + self.shift
         self.draw.polygon([tuple(point) for point in mapped], fill=(*rgb, 255))
 
-    def disc(self, x, y, rx, rgb, ry=None, start=0, end=360):
+    def disc(self, x: float, y: float, rx: float, rgb: RGB, ry: float | None = None, start: float = 0,
+             end: float = 360) -> None:
         """A filled ellipse, or the part of it between two angles in degrees (0 right, 90 down)."""
         angle = np.radians(np.linspace(start, end, 48))
         self.fill(np.stack([x + rx * np.cos(angle), y + (rx if ry is None else ry) * np.sin(angle)], axis=1), rgb)
 
-    def box(self, left, top, right, bottom, rgb):
+    def box(self, left: float, top: float, right: float, bottom: float, rgb: RGB) -> None:
         """A filled rectangle."""
         self.fill([(left, top), (right, top), (right, bottom), (left, bottom)], rgb)
 
-    def line(self, points, width, rgb):
+    def line(self, points: Points, width: float, rgb: RGB) -> None:
         """A line with round ends and joints."""
         points = np.asarray(points, float)
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in pairwise(points):
             along = (b - a) / max(np.hypot(*(b - a)), 1e-9)
             side = np.array([-along[1], along[0]]) * width / 2
             self.fill([a + side, b + side, b - side, a - side], rgb)
@@ -76,7 +86,7 @@ class Pen:
             self.disc(x, y, width / 2, rgb)
 
 
-def sun(pen, rng):
+def sun(pen: Pen, rng: np.random.Generator) -> None:
     body, rays = pen.colour(rng, (0.5, 0.7)), pen.colour(rng, (0.45, 0.75))
     count, inner = int(rng.integers(8, 14)), rng.uniform(0.42, 0.55)
     for angle in np.arange(count) * 2 * np.pi / count:
@@ -89,7 +99,7 @@ def sun(pen, rng):
     pen.line([(0.25 * np.cos(t), 0.05 + 0.25 * np.sin(t)) for t in np.linspace(0.5, 2.6, 8)], 0.05, DARK)
 
 
-def tree(pen, rng):
+def tree(pen: Pen, rng: np.random.Generator) -> None:
     trunk, leaves = pen.colour(rng, (0.2, 0.35), (0.3, 0.6)), pen.colour(rng, (0.3, 0.6))
     pen.fill([(-0.1, 0.0), (0.1, 0.0), (0.16, 1.0), (-0.16, 1.0)], trunk)
     pen.line([(0, 0.35), (0.3, 0.05)], 0.09, trunk)
@@ -97,7 +107,7 @@ def tree(pen, rng):
         pen.disc(x, y, r * rng.uniform(0.9, 1.1), shade(leaves, rng.uniform(0.85, 1.15)))
 
 
-def house(pen, rng):
+def house(pen: Pen, rng: np.random.Generator) -> None:
     wall, roof = pen.colour(rng, (0.5, 0.85), (0.2, 0.7)), pen.colour(rng, (0.25, 0.55))
     pen.box(0.3, -0.95, 0.52, -0.3, shade(roof, 0.8))
     pen.box(-0.7, -0.15, 0.7, 0.9, wall)
@@ -108,7 +118,7 @@ def house(pen, rng):
         pen.line([(x + 0.12, 0.08), (x + 0.12, 0.36)], 0.04, DARK)
 
 
-def fish(pen, rng):
+def fish(pen: Pen, rng: np.random.Generator) -> None:
     body, fin = pen.colour(rng), pen.colour(rng)
     pen.fill([(0.45, 0), (1.0, -0.5), (0.85, 0), (1.0, 0.5)], fin)
     pen.fill([(-0.2, -0.3), (0.2, -0.75), (0.4, -0.2)], fin)
@@ -120,7 +130,7 @@ def fish(pen, rng):
     pen.disc(-0.6, -0.1, 0.05, DARK)
 
 
-def boat(pen, rng):
+def boat(pen: Pen, rng: np.random.Generator) -> None:
     hull, sail = pen.colour(rng, (0.25, 0.5)), pen.colour(rng, (0.6, 0.9))
     pen.line([(0, 0.45), (0, -0.95)], 0.07, DARK)
     pen.fill([(0.07, -0.92), (0.07, 0.3), (0.75, 0.3)], sail)
@@ -129,7 +139,7 @@ def boat(pen, rng):
     pen.line([(-0.85, 0.54), (0.85, 0.54)], 0.06, (245, 245, 240))
 
 
-def key(pen, rng):
+def key(pen: Pen, rng: np.random.Generator) -> None:
     metal = pen.colour(rng, (0.35, 0.7), (0.3, 0.9))
     angle = np.linspace(0, 2 * np.pi, 25)
     ring = [(-0.6 + 0.28 * np.cos(t), 0.28 * np.sin(t)) for t in angle]
@@ -140,7 +150,7 @@ def key(pen, rng):
     pen.line([(-0.25, -0.03), (0.85, -0.03)], 0.04, shade(metal, 1.3))
 
 
-def umbrella(pen, rng):
+def umbrella(pen: Pen, rng: np.random.Generator) -> None:
     first, second = pen.colour(rng), pen.colour(rng)
     pen.line([(0, -0.8), (0, 0.75)], 0.06, DARK)
     pen.line([(0.16 - 0.16 * np.cos(t), 0.75 + 0.16 * np.sin(t)) for t in np.linspace(0, np.pi, 9)], 0.07, DARK)
@@ -151,7 +161,7 @@ def umbrella(pen, rng):
         pen.disc(x, 0, 0.19, first if round(x / 0.38) % 2 == 0 else second, 0.1, 0, 180)
 
 
-def mushroom(pen, rng):
+def mushroom(pen: Pen, rng: np.random.Generator) -> None:
     cap, stem = pen.colour(rng, (0.35, 0.6)), pen.colour(rng, (0.75, 0.9), (0.1, 0.4))
     pen.fill([(-0.2, -0.1), (0.2, -0.1), (0.32, 0.9), (-0.32, 0.9)], stem)
     pen.disc(0, 0.9, 0.32, stem, 0.08)
@@ -161,7 +171,7 @@ def mushroom(pen, rng):
         pen.disc(x, y, r * rng.uniform(0.8, 1.2), (250, 246, 235))
 
 
-def car(pen, rng):
+def car(pen: Pen, rng: np.random.Generator) -> None:
     body = pen.colour(rng)
     pen.fill([(-0.5, -0.05), (-0.3, -0.48), (0.3, -0.48), (0.58, -0.05)], shade(body, 0.85))
     pen.fill([(-0.4, -0.08), (-0.24, -0.4), (-0.02, -0.4), (-0.02, -0.08)], (205, 228, 240))
@@ -173,7 +183,7 @@ def car(pen, rng):
     pen.disc(0.9, 0.08, 0.07, (255, 240, 170))
 
 
-def cup(pen, rng):
+def cup(pen: Pen, rng: np.random.Generator) -> None:
     china, drink = pen.colour(rng, (0.5, 0.85)), pen.colour(rng, (0.15, 0.35))
     pen.line([(0.55 + 0.3 * np.cos(t), 0.15 + 0.3 * np.sin(t)) for t in np.linspace(-1.4, 1.5, 14)], 0.13, china)
     pen.fill([(-0.65, -0.25), (0.65, -0.25), (0.5, 0.75), (-0.5, 0.75)], china)
@@ -184,7 +194,7 @@ def cup(pen, rng):
         pen.line([(x + 0.08 * np.sin(5 * t), -0.45 - 0.5 * t) for t in np.linspace(0, 1, 10)], 0.06, (238, 238, 242))
 
 
-def flower(pen, rng):
+def flower(pen: Pen, rng: np.random.Generator) -> None:
     petal, heart, stem = pen.colour(rng, (0.45, 0.75)), pen.colour(rng, (0.4, 0.7)), pen.colour(rng, (0.2, 0.45))
     pen.line([(0, -0.2), (0.04, 0.4), (0, 1.0)], 0.09, stem)
     pen.fill([(0.02, 0.75), (0.2, 0.45), (0.55, 0.4), (0.3, 0.68)], stem)
@@ -194,7 +204,7 @@ def flower(pen, rng):
     pen.disc(0, -0.4, 0.22, heart)
 
 
-def butterfly(pen, rng):
+def butterfly(pen: Pen, rng: np.random.Generator) -> None:
     upper, lower, spot = pen.colour(rng), pen.colour(rng), pen.colour(rng, (0.6, 0.9))
     for side in (-1, 1):
         pen.fill([(0.05 * side, -0.1), (0.5 * side, -0.8), (0.95 * side, -0.75), (0.85 * side, -0.15)], upper)
@@ -205,7 +215,7 @@ def butterfly(pen, rng):
     pen.disc(0, 0.02, 0.08, DARK, 0.52)
 
 
-def balloon(pen, rng):
+def balloon(pen: Pen, rng: np.random.Generator) -> None:
     first, second, basket = pen.colour(rng), pen.colour(rng), pen.colour(rng, (0.25, 0.45))
     for side in (-1, 1):
         pen.line([(0.35 * side, 0.2), (0.15 * side, 0.68)], 0.035, DARK)
@@ -216,7 +226,7 @@ def balloon(pen, rng):
     pen.box(-0.18, 0.66, 0.18, 0.95, basket)
 
 
-def rocket(pen, rng):
+def rocket(pen: Pen, rng: np.random.Generator) -> None:
     body, fin = pen.colour(rng, (0.6, 0.9), (0.1, 0.6)), pen.colour(rng)
     flame = colour(rng, (0.5, 0.65), hue=rng.uniform(0, 0.17))
     pen.fill([(-0.18, 0.6), (0.18, 0.6), (0.0, 1.0)], flame)
@@ -228,7 +238,7 @@ def rocket(pen, rng):
     pen.disc(0, -0.25, 0.11, (170, 215, 240))
 
 
-def snail(pen, rng):
+def snail(pen: Pen, rng: np.random.Generator) -> None:
     body, shell = pen.colour(rng, (0.45, 0.75), (0.2, 0.6)), pen.colour(rng, (0.35, 0.65))
     pen.line([(0.8, 0.62), (-0.55, 0.62), (-0.75, 0.1)], 0.26, body)
     for x in (-0.9, -0.66):
@@ -239,7 +249,7 @@ def snail(pen, rng):
     pen.line([(0.2 + 0.028 * t * np.cos(t), 0.05 + 0.028 * t * np.sin(t)) for t in turn], 0.07, shade(shell, 0.6))
 
 
-def guitar(pen, rng):
+def guitar(pen: Pen, rng: np.random.Generator) -> None:
     wood, dark = pen.colour(rng, (0.35, 0.65)), pen.colour(rng, (0.12, 0.3))
     pen.line([(0, 0.2), (0, -0.75)], 0.13, dark)
     pen.box(-0.11, -1.0, 0.11, -0.75, shade(wood, 0.7))

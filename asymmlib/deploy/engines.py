@@ -4,18 +4,26 @@
 command that brings it, and never fetched. No engine here uses the network or another program.
 """
 import os
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from asymmlib.base.environment import extra
 
-__all__ = ["ENGINES", "Engine", "load_engine", "load_package", "missing", "threads"]
+if TYPE_CHECKING:
+    import paddle
 
-def load_package(name):
+__all__ = ["ENGINES", "Engine", "Runner", "load_engine", "load_package", "missing", "threads"]
+
+Runner = Callable[[np.ndarray], np.ndarray]  # float32 [N, 3, H, W] -> logits [N, C]
+
+
+def load_package(name: str) -> ModuleType:
     """Import a package of the extra `ship`; `RuntimeError` with the command to install it where it is missing."""
     reason = missing_package(name)
     if reason:
@@ -23,12 +31,12 @@ def load_package(name):
     return import_module(name)
 
 
-def missing_package(name):
+def missing_package(name: str) -> str:
     """Why a package cannot be imported, or an empty text."""
     return "" if find_spec(name) else f"the package {name} is not installed; {extra('ship')}"
 
 
-def threads():
+def threads() -> int:
     """How many threads every engine gets: `OMP_NUM_THREADS`, else one per core."""
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
@@ -104,9 +112,9 @@ class Engine(NamedTuple):
 
     label: str
     precision: str
-    packages: tuple
-    load: callable
-    obstacle: callable = lambda: ""
+    packages: tuple[str, ...]
+    load: Callable[[Any, Any, int], Runner]
+    obstacle: Callable[[], str] = lambda: ""
 
 
 ENGINES = {
@@ -119,7 +127,7 @@ ENGINES = {
 }
 
 
-def missing(name):
+def missing(name: str) -> str:
     """Why an engine cannot run here, in one sentence, or an empty text where it can. `ValueError`: unknown engine."""
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
@@ -128,7 +136,7 @@ def missing(name):
     return reasons[0] if reasons else engine.obstacle()
 
 
-def load_engine(name, network, export, batch=1):
+def load_engine(name: str, network: "paddle.nn.Layer", export: Path | None, batch: int = 1) -> Runner:
     """A function float32 `[batch, 3, H, W]` -> logits `[batch, C]` for a network and its export folder (`Path`).
 
     Raises `ValueError` for an unknown engine and `RuntimeError` for one that cannot run here, saying why.

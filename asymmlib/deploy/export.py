@@ -11,6 +11,9 @@ Every file is loaded and run before `export` returns, and its logits are compare
 """
 import contextlib
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -22,13 +25,17 @@ from asymmlib.base.startup import native_noise_left_out
 from asymmlib.deploy.engines import ENGINES, load_engine, missing, missing_package
 from asymmlib.deploy.onnx_graph import OPSET, halved, make_onnx
 
+if TYPE_CHECKING:
+    from asymmlib.runs import Classifier
+
 __all__ = ["TOLERANCE", "check", "eager_logits", "export", "export_classifier", "save_half"]
 
 TOLERANCE = 1e-4     # float32 files: largest difference of a logit, relative to the largest logit where that is above 1
 HALF_TOLERANCE = 5e-2  # float16 weights: rounded to 11 bits once
 
 
-def export(network, folder, image_size, metadata=None):
+def export(network: paddle.nn.Layer, folder: Path | str, image_size: int,
+           metadata: Mapping[str, Any] | None = None) -> dict[str, float]:
     """Write all files of the table above into `folder`, check each, and return what `check` measured.
 
     network: any of `asymmlib.create_model`, set to eval mode. image_size: pixels a side. metadata: {name: value} for
@@ -58,7 +65,7 @@ def export(network, folder, image_size, metadata=None):
     return differences
 
 
-def export_classifier(classifier, folder):
+def export_classifier(classifier: "Classifier", folder: Path | str) -> dict[str, float]:
     """Export a `Classifier` with its classes and its preprocessing as metadata; return what `check` measured."""
     metadata = {"model": classifier.model, "run": classifier.name, "classes": list(classifier.classes),
                 "mean": list(classifier.mean), "std": list(classifier.std), "licence": classifier.licence,
@@ -66,7 +73,7 @@ def export_classifier(classifier, folder):
     return export(classifier.network, folder, classifier.image_size, metadata)
 
 
-def save_half(network, path):
+def save_half(network: paddle.nn.Layer, path: Path | str) -> None:
     """Write the weights as float16 safetensors; `load_weights` makes float32 of them again.
 
     Vectors (biases, batch norm) stay float32: they are few, and a small variance would lose its digits. Raises
@@ -77,7 +84,8 @@ def save_half(network, path):
         file.write(save(tensors))
 
 
-def check(network, folder, image_size, pictures=4, seed=0):
+def check(network: paddle.nn.Layer, folder: Path, image_size: int, pictures: int = 4,
+          seed: int = 0) -> dict[str, float]:
     """Run every exported file on random pictures; return {engine or file: largest relative difference of a logit}.
 
     The difference is |logit - eager logit| over max(1, largest |eager logit|). Engines that are missing are left out;
@@ -100,12 +108,12 @@ def check(network, folder, image_size, pictures=4, seed=0):
     return found
 
 
-def difference(logits, expected):
+def difference(logits: np.ndarray, expected: np.ndarray) -> float:
     """Largest |logit - expected| over max(1, largest |expected|)."""
     return float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max()))
 
 
-def eager_logits(network, images):
+def eager_logits(network: paddle.nn.Layer, images: np.ndarray) -> np.ndarray:
     """Logits `[N, C]` of a network as Paddle runs it, without gradients: what every export is compared with."""
     return load_engine("eager", network, None, len(images))(images)
 

@@ -6,6 +6,10 @@ its operators becomes one ONNX node by the table `WRITERS`. Needs the package `o
 
 Source: the operator tables of the ONNX specification, opset 17; names of Paddle's operators from its static programs.
 """
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 import paddle
 
@@ -19,7 +23,8 @@ IR_VERSION = 8   # the file format that came with opset 17
 INPUT, OUTPUT = "pictures", "logits"
 
 
-def make_onnx(network, image_size, half=False, metadata=None):
+def make_onnx(network: paddle.nn.Layer, image_size: int, half: bool = False,
+              metadata: Mapping[str, str] | None = None) -> Any:
     """Convert a network in eval mode: float32 `[N, 3, image_size, image_size]` -> `[N, classes]`, any N.
 
     half: store weights as float16 (see `halved`), cast to float32 when the model is loaded: half the bytes, and the
@@ -49,7 +54,7 @@ def make_onnx(network, image_size, half=False, metadata=None):
     return model
 
 
-def trace(network, image_size):
+def trace(network: paddle.nn.Layer, image_size: int) -> Iterator[Any]:
     """Yield the operators of the network's static program, in order; the network itself stays as it is."""
     spec = [paddle.static.InputSpec([None, 3, image_size, image_size], "float32", INPUT)]
     traced = paddle.jit.to_static(network.forward, input_spec=spec, full_graph=True)
@@ -58,7 +63,7 @@ def trace(network, image_size):
     yield from program.global_block().ops
 
 
-def halved(name, array):
+def halved(name: str, array: np.ndarray) -> np.ndarray:
     """An array of weights as float16, a vector as it is. Raises `ValueError` beyond float16's range, naming it."""
     if array.ndim < 2:
         return array
@@ -71,10 +76,14 @@ def halved(name, array):
 class _Graph:
     """Nodes and initializers while they are collected; `names` maps the id of a program's value to its ONNX name."""
 
-    def __init__(self, helper, half):
+    def __init__(self, helper: ModuleType, half: bool) -> None:
         self.helper, self.half = helper, half
-        self.nodes, self.initializers, self.names, self.constants = [], {}, {}, {}
-        self.last = self.shape = None
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
+        self.names: dict[int | str, str] = {}
+        self.constants: dict[int, Any] = {}
+        self.last: str | None = None
+        self.shape: list[int] = []
 
     def convert(self, op, tensors):
         """Write one operator of Paddle's program."""

@@ -6,6 +6,7 @@ before have gone to sleep (OpenMP's spin for 0.2 s), then answers once unmeasure
 """
 import tempfile
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 
 from asymmlib.base.environment import environment, package_versions
 from asymmlib.base.files import atomic_write
-from asymmlib.deploy.engines import ENGINES, load_engine, missing, threads
+from asymmlib.deploy.engines import ENGINES, Runner, load_engine, missing, threads
 from asymmlib.deploy.export import difference, eager_logits, export
 from asymmlib.models import create_model
 
@@ -26,13 +27,14 @@ REST_S = 0.3
 PACKAGES = ("paddlepaddle", "onnx", "onnxruntime", "openvino", "numpy")
 
 
-def available(names=tuple(ENGINES)):
+def available(names: Sequence[str] = tuple(ENGINES)) -> tuple[list[str], dict[str, str]]:
     """Split engine names into those that run here and {name: why not}. Raises `ValueError` for an unknown name."""
     reasons = {name: missing(name) for name in names}
     return [name for name in names if not reasons[name]], {name: text for name, text in reasons.items() if text}
 
 
-def measure(model="asymmnet_large", image_size=224, batches=(1, 32), rounds=10, turn_s=0.5, names=None, classes=16):
+def measure(model: str = "asymmnet_large", image_size: int = 224, batches: Sequence[int] = (1, 32), rounds: int = 10,
+            turn_s: float = 0.5, names: Sequence[str] | None = None, classes: int = 16) -> pd.DataFrame:
     """Time the engines that can run here; return one row per engine and batch, as `summarise` describes.
 
     The network is `typical_network`'s: speed does not depend on its weights. rounds: turns of each engine; turn_s:
@@ -60,7 +62,7 @@ def measure(model="asymmnet_large", image_size=224, batches=(1, 32), rounds=10, 
     return table.assign(model=model, image_size=image_size, **_machine())
 
 
-def typical_network(model, classes=16, batches=8):
+def typical_network(model: str, classes: int = 16, batches: int = 8) -> paddle.nn.Layer:
     """A network with random weights of seed 0; its batch norm has seen some noise, so logits have a usual size."""
     paddle.seed(0)
     network, rng = create_model(model, classes), np.random.default_rng(0)
@@ -74,18 +76,19 @@ def typical_network(model, classes=16, batches=8):
     return network
 
 
-def prepare_engines(names, network, folder, batch):
+def prepare_engines(names: Iterable[str], network: paddle.nn.Layer, folder: Path, batch: int) -> dict[str, Runner]:
     """{name: function} of loaded engines."""
     return {name: load_engine(name, network, folder, batch) for name in names}
 
 
-def take_turns(runs, images, rounds, turn_s, rest_s=REST_S):
+def take_turns(runs: Mapping[str, Runner], images: np.ndarray, rounds: int, turn_s: float,
+               rest_s: float = REST_S) -> dict[str, list[list[float]]]:
     """Call the functions in turns; return {name: list of one list of seconds per round}.
 
     A turn lasts `turn_s` seconds and has at least two calls, after one that is not measured. Every second round goes
     backwards through the engines.
     """
-    seconds = {name: [] for name in runs}
+    seconds: dict[str, list[list[float]]] = {name: [] for name in runs}
     for turn in range(rounds):
         for name in list(runs)[::1 if turn % 2 == 0 else -1]:
             time.sleep(rest_s)
@@ -103,7 +106,7 @@ def _one_turn(run, images, turn_s):
     return found
 
 
-def summarise(seconds, batch):
+def summarise(seconds: Mapping[str, list[list[float]]], batch: int) -> pd.DataFrame:
     """A table by engine: batch, calls, p50/p90/p99 of one call in milliseconds, images_per_s at the median, and ratios.
 
     ratio: the eager network's median time over the engine's, median over rounds; ratio_low and ratio_high: smallest
@@ -128,7 +131,7 @@ def _machine():
             "versions": versions, "commit": found["commit"]}
 
 
-def write(table, path):
+def write(table: pd.DataFrame, path: Path | str) -> Path:
     """Store a table of `measure` as CSV and return the path."""
     path = Path(path)
     with atomic_write(path) as file:

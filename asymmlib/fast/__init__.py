@@ -10,6 +10,7 @@ platform, float64, a GPU, static graphs, second derivatives) takes Paddle's own 
 """
 import functools
 import types
+from typing import TypeVar
 
 import numpy as np
 import paddle
@@ -22,8 +23,10 @@ from asymmlib.network import AsymmetricalBottleneck, ConvBNAct, SqueezeExcitatio
 
 __all__ = ["accelerate", "is_accelerated", "restore"]
 
+Model = TypeVar("Model", nn.Layer, paddle.Model)
 
-def accelerate(model, enabled=True):
+
+def accelerate(model: Model, enabled: bool = True) -> Model:
     """Put the fast kernels under a `paddle.nn.Layer` (or `paddle.Model`), in place, and return it.
 
     Results equal Paddle's up to rounding. `enabled=False` is `restore(model)`. Where the kernels cannot be had, a
@@ -39,14 +42,14 @@ def accelerate(model, enabled=True):
     return model
 
 
-def restore(model):
+def restore(model: Model) -> Model:
     """Undo `accelerate`; return the model. Do this before exporting it as a static graph."""
     for layer in filter(_swapped, _layers(model)):
         del layer.forward
     return model
 
 
-def is_accelerated(model):
+def is_accelerated(model: nn.Layer | paddle.Model) -> bool:
     """Whether any layer of a model runs on the fast kernels."""
     return any(map(_swapped, _layers(model)))
 
@@ -77,7 +80,7 @@ def _conv_bn_act(self, x):
 def _sequence(self, x):
     layers = list(self._sub_layers.values())
     while layers:
-        conv, bn, act = (layers + [None, None])[:3]
+        conv, bn, act = [*layers, None, None][:3]
         stages, used = [], 1
         if type(bn) is nn.BatchNorm2D and type(conv) is nn.Conv2D and _transparent(conv, bn):
             activation = type(act) if type(act) in ACTIVATIONS and _transparent(act) else None

@@ -511,6 +511,8 @@ void dense_backward(const Job& j) {
   }
 }
 }  // namespace: below is what kernels.py calls
+extern "C" int layer_bytes() { return sizeof(Layer); }  // compared with the fields that kernels.py fills
+extern "C" int tensors_bytes() { return sizeof(Tensors); }
 extern "C" void forward(const Layer* l, const Tensors* t, double eps, double momentum) {
   (l->depthwise ? depthwise_forward : dense_forward)({*l, *t, eps, momentum});
 }

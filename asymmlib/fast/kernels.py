@@ -7,8 +7,9 @@ import ctypes
 import functools
 import subprocess
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import paddle
 from paddle import nn
@@ -18,7 +19,7 @@ from asymmlib.fast.native import load_library
 
 __all__ = ["ACTIVATIONS", "Stage", "covers", "library", "run_chain", "say_once", "suits"]
 
-# the fields of the structs Layer and Tensors in kernels.cc, in their order
+# the fields of the structs Layer and Tensors in kernels.cc, in their order; `_check_structs` compares the sizes
 LAYER = ("n", "c", "h", "w", "side", "copies", "out", "kernel", "stride", "activation", "norm", "depthwise", "raw",
          "in_activation", "known", "accumulate")
 TENSORS = ("x", "side_x", "weight", "in_gamma", "in_beta", "in_mean", "in_scale", "gamma", "beta", "mean", "scale",
@@ -31,19 +32,31 @@ ACTIVATIONS = {None: 0, "relu": 1, "hardswish": 3, nn.ReLU: 1, nn.ReLU6: 2, nn.H
 
 
 @functools.cache
-def say_once(text):
+def say_once(text: str) -> None:
     """Warn that Paddle's own kernels are used, and why; the same reason is given once."""
     warnings.warn(f"asymmlib.fast: {text}; Paddle's own kernels are used instead, which is only slower", stacklevel=3)
 
 
 @functools.cache
-def library():
+def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where they cannot be had, which is said once."""
     try:
-        return load_library(Path(__file__).with_name("kernels.cc"), Path(paddle.__file__).parent / "libs",
-                            ("libiomp5", "libdnnl"))
+        loaded = load_library(Path(__file__).with_name("kernels.cc"), Path(paddle.__file__).parent / "libs",
+                              ("libiomp5", "libdnnl"))
+        _check_structs(loaded)
+        return loaded
     except (OSError, subprocess.CalledProcessError) as error:
         say_once(f"no fast kernels here ({error})")
+        return None
+
+
+def _check_structs(loaded):
+    """Raise `OSError` where the structs in C++ have not as many fields as `LAYER` and `TENSORS`."""
+    for name, fields, kind in (("layer", LAYER, ctypes.c_int64), ("tensors", TENSORS, ctypes.c_void_p)):
+        compiled = getattr(loaded, f"{name}_bytes")()
+        if compiled != len(fields) * ctypes.sizeof(kind):
+            raise OSError(f"struct {name.title()} has {compiled} bytes in kernels.cc and "
+                          f"{len(fields) * ctypes.sizeof(kind)} here: the two files are of different versions")
 
 
 def _run(function, layer, tensors, epsilon=0.0, momentum=0.0):
@@ -58,11 +71,11 @@ class Stage(NamedTuple):
     """A convolution with its batch norm and activation; it may read `copies` of the chain's input beside its own."""
 
     conv: nn.Conv2D
-    bn: nn.BatchNorm2D = None
-    activation: object = None
+    bn: nn.BatchNorm2D | None = None
+    activation: str | type[nn.Layer] | None = None
     copies: int = 0
 
-    def layer(self, x, block, raw):
+    def layer(self, x: paddle.Tensor, block: paddle.Tensor, raw: dict | None) -> dict[str, int]:
         """What struct Layer says, for an input `x` that may still lack what `raw` holds."""
         conv, norm = self.conv, PLAIN if self.bn is None else BATCH if self.bn.training else RUNNING
         return {**dict(zip("nchw", x.shape, strict=True)), "side": block.shape[1] if self.copies else 0,
@@ -70,13 +83,13 @@ class Stage(NamedTuple):
                 "stride": conv._stride[0], "activation": ACTIVATIONS[self.activation], "norm": norm,
                 "depthwise": conv._groups > 1, "raw": bool(raw), "in_activation": raw["activation"] if raw else 0}
 
-    def parameters(self):
+    def parameters(self) -> dict[str, paddle.Tensor]:
         """{field of Tensors: parameter}, without those that are missing."""
         found = {"weight": self.conv.weight, "beta": self.conv.bias}
         found |= {} if self.bn is None else {"gamma": self.bn.weight, "beta": self.bn.bias}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
-    def buffers(self):
+    def buffers(self) -> tuple[dict[str, paddle.Tensor], tuple[float, ...]]:
         """Arguments of `_run` for batch norm: running statistics; epsilon and momentum."""
         bn = self.bn
         return ({}, ()) if bn is None else ({"running_mean": bn._mean, "running_var": bn._variance},
@@ -97,12 +110,17 @@ class _Chain(PyLayer):
         x = block = given["x"]
         for i, stage in enumerate(stages):
             layer, (running, constants) = stage.layer(x, block, raw), stage.buffers()
-            n, out, *size = layer["n"], layer["out"], *((layer[side] - 1) // layer["stride"] + 1 for side in "hw")
+            n, out = layer["n"], layer["out"]
+            size = [(layer[side] - 1) // layer["stride"] + 1 for side in "hw"]
+            # what the stage reads and writes in any case; the kernel fills mean and scale, two rows of one tensor
             numbers = paddle.empty([2, out])
             t = running | {"x": x, "y": paddle.empty([n, out, *size]), "numbers": numbers,
                            "mean": numbers.data_ptr(), "scale": numbers.data_ptr() + 4 * out}
             t |= {name: given[i, name] for name in PARAMETERS if (i, name) in given}
+            # a raw input comes with the batch norm that it still lacks; a depthwise stage reads the copies beside it
             t |= {f"in_{name}": raw[name] for name in FINISH if raw} | ({"side_x": block} if stage.copies else {})
+            # only the last stage has an end: the planes' means, or the finished output (in y's place, unless the
+            # gradient will need y)
             if i < len(stages) - 1:
                 end = {}
             elif pooled is not None:
@@ -112,6 +130,7 @@ class _Chain(PyLayer):
             t |= {name: given[name] for name in ("factor", "residual") if name in given and end}
             _run("forward", layer, t | end, *constants)
             ctx.steps.append((layer, t | {"y": t["y"].detach()}))  # an output kept here would never be freed
+            # the next stage reads y, raw: with what y still lacks
             x, raw = t["y"], {name: t.get(name) for name in (*FINISH, "numbers")} | {"activation": layer["activation"]}
         ctx.names, ctx.wanted = names, [not tensor.stop_gradient for tensor in inputs]
         if pooled is None:
@@ -121,6 +140,7 @@ class _Chain(PyLayer):
 
     @staticmethod
     def backward(ctx, gz, gpool=None):
+        # known: gradients of a stage's gamma and beta, as the stage after it has made them while passing its activation
         gz, known, gradients = gz.contiguous(), {}, {}
         begun = base = None  # the gradient of the chain's input, as far as it is made; what it has to be added to
         if "residual" in ctx.names:  # the chain's input, whose gradient a depthwise layer begins, or another chain's
@@ -129,14 +149,17 @@ class _Chain(PyLayer):
         for i, (layer, t) in reversed(list(enumerate(ctx.steps))):
             t = t | known | {"gz": gz, "gpool": gpool}
             t |= {} if layer["norm"] else {"y": gz}  # any address: without batch norm it is not needed
+            # room for the gradients of the stage's own parameters, unless they are known already
             t |= {f"g{name}": paddle.empty_like(t[name]) for name in PARAMETERS if name in t and f"g{name}" not in t}
             gradients |= {(i, name): t[f"g{name}"] for name in PARAMETERS if name in t}
+            # the copies are the chain's input: their gradient begins its, to which stage 0 adds what came through it
             if "side_x" in t and ctx.wanted[0]:
                 begun = t["gside"] = paddle.empty_like(t["side_x"])
             if i or ctx.wanted[0]:
                 t["gx"] = paddle.empty_like(t["x"]) if i or begun is None else begun
             if "factor" in t:
                 gradients["factor"] = t["gfactor"] = paddle.empty_like(t["factor"])
+            # within the chain x is raw: its gradient leaves through the activation of the stage before
             before = {name: paddle.empty_like(t["in_gamma"]) for name in ("ggamma", "gbeta") if i}
             t |= {f"in_{name}": tensor for name, tensor in before.items()} | {"base": base}
             _run("backward", layer | {"known": bool(known), "accumulate": begun is not None and not i}, t)
@@ -145,7 +168,7 @@ class _Chain(PyLayer):
         return tuple(gradients[name] if wanted else None for name, wanted in zip(ctx.names, ctx.wanted, strict=True))
 
 
-def suits(*tensors):
+def suits(*tensors: paddle.Tensor) -> bool:
     """Whether the kernels can read these: float32 on the CPU, dynamic graph, [N, C, H, W] and not empty."""
     for x in tensors if paddle.in_dynamic_mode() else ():
         if x.dtype != paddle.float32 or not x.place.is_cpu_place() or x.ndim != 4 or not x.size:
@@ -154,7 +177,7 @@ def suits(*tensors):
     return paddle.in_dynamic_mode()
 
 
-def covers(stages, x):
+def covers(stages: Sequence[Stage], x: paddle.Tensor) -> bool:
     """Whether the kernels know these layers and their input: square, padded by half the kernel, depthwise or dense."""
     channels, pixels = x.shape[1], x.shape[0] * x.shape[2] * x.shape[3]
     for i, (conv, bn, _, copies) in enumerate(stages):
@@ -163,7 +186,7 @@ def covers(stages, x):
             return False
         kernel, stride = conv._kernel_size[0], conv._stride[0]
         if conv._groups == 1:  # the gradient of a dense K x K layer's input is Paddle's
-            known = kernel == stride == 1 or i == 0 and x.stop_gradient
+            known = kernel == stride == 1 or (i == 0 and x.stop_gradient)
         else:
             known = conv._groups == conv._in_channels == conv._out_channels and kernel in (3, 5) and stride in (1, 2)
         if bn is not None:
@@ -179,13 +202,14 @@ def covers(stages, x):
     return suits(x, *(stage.conv.weight for stage in stages))
 
 
-def run_chain(x, stages, raw=None, pooled=None, **more):
+def run_chain(x: paddle.Tensor, stages: Sequence[Stage], raw: dict | None = None, pooled: dict | None = None,
+              **more: paddle.Tensor) -> Any:
     """Run stages on `x` by the kernels, which have to cover them.
 
     `more` may hold a `factor` [N, C, 1, 1] that the input is multiplied by and a `residual` that is added to the
     output; `raw` and `pooled` are explained in `_Chain`.
     """
-    inputs = {"x": x, **more}
+    inputs: dict[Any, paddle.Tensor] = {"x": x, **more}
     for i, stage in enumerate(stages):
         inputs |= {(i, name): parameter for name, parameter in stage.parameters().items()}
     inputs = {name: tensor.contiguous() for name, tensor in inputs.items()}

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from asymmlib.base.folders import cache_dir
@@ -18,7 +19,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fn
 
 
 @functools.cache
-def tune_malloc():
+def tune_malloc() -> bool:
     """Make glibc's malloc keep freed memory instead of handing it back and faulting it in anew for every tensor.
 
     Where the kernel has huge pages to give, the memory consists of them. Returns whether that was possible (it is with
@@ -42,7 +43,7 @@ def tune_malloc():
     return True
 
 
-def load_library(source, folder, names):
+def load_library(source: Path, folder: Path, names: Sequence[str]) -> ctypes.CDLL:
     """Compile a C++ file, or find it compiled; link the libraries `names` out of `folder`; return a `ctypes.CDLL`.
 
     The result lies in `ASYMMLIB_CACHE` or the user's cache, under a name made of all that it depends on and of its own

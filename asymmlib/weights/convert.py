@@ -1,7 +1,11 @@
 """Convert weight files between the authors' names and ours, for `python -m asymmlib convert`."""
 import math
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from asymmlib.network import ROWS, AsymmNet, plan_blocks
 from asymmlib.weights.names import find_naming
@@ -14,7 +18,9 @@ WIDTHS, RATES = (0.35, 0.5, 0.75, 1.0, 1.25), (0, 1, 2)  # what is tried where n
 BIAS = "classifier.bias"
 
 
-def convert(source, target, to="ours", variant=None, width=None, asymmrate=None, classes=None, new_head=False):
+def convert(source: Path | str, target: Path | str, to: str = "ours", variant: str | None = None,
+            width: float | None = None, asymmrate: int | None = None, classes: int | None = None,
+            new_head: bool = False) -> AsymmNet:
     """Convert a file: the authors' weights to ours (`to="ours"`) or ours to PyTorch names (`to="official"`).
 
     Returns the `AsymmNet` in between. Variant, width and rate that are not given are found from the shapes of the
@@ -39,14 +45,17 @@ def convert(source, target, to="ours", variant=None, width=None, asymmrate=None,
     return network
 
 
-def find_settings(tensors, source, variant=None, width=None, asymmrate=None, ours=False):
+def find_settings(tensors: Mapping[str, np.ndarray], source: Path | str, variant: str | None = None,
+                  width: float | None = None, asymmrate: int | None = None,
+                  ours: bool = False) -> tuple[dict[str, Any], dict[str, str]]:
     """Find which AsymmNet a file's arrays are of: its settings, and {our name: the file's} for the names looked at.
 
     tensors: {name: array} in the authors' names, or in `ours`. The depthwise and second pointwise convolutions tell
     variant, width and rate apart. Raises `ValueError` where no combination fits.
     """
-    choices = {"variant": list(ROWS) if variant is None else [variant], "width": WIDTHS if width is None else [width],
-               "asymmrate": RATES if asymmrate is None else [asymmrate]}
+    choices: dict[str, Sequence[Any]] = {
+        "variant": list(ROWS) if variant is None else [variant], "width": WIDTHS if width is None else [width],
+        "asymmrate": RATES if asymmrate is None else [asymmrate]}
     refused = []
     for choice in product(*choices.values()):
         settings = dict(zip(choices, choice, strict=True))

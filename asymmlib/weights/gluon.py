@@ -20,7 +20,7 @@ MOST_DIMENSIONS = 8
 SMALLEST = 37  # bytes of a V1 array of one byte (29) with an empty name (8)
 
 
-def read_params(path):
+def read_params(path: Path | str) -> dict[str, np.ndarray]:
     """Read all arrays of a file as {name: array}; the arrays are read-only views of the file's bytes.
 
     Raises `FileNotFoundError`, and `ValueError` for a file that is truncated, damaged or of another kind: it says at
@@ -32,7 +32,7 @@ def read_params(path):
     return parse_params(path.read_bytes(), path)
 
 
-def parse_params(data, source):
+def parse_params(data: bytes, source: Path | str) -> dict[str, np.ndarray]:
     """Read the bytes of a `.params` file; `source` names it in errors. Otherwise as `read_params`."""
     cursor = _Cursor(data, source)
     magic, reserved, count = cursor.take("QQQ", "the file header")
@@ -52,7 +52,7 @@ def parse_params(data, source):
 class _Cursor:
     """A position in bytes that never goes past their end."""
 
-    def __init__(self, data, source):
+    def __init__(self, data: bytes, source: Path | str) -> None:
         self.data, self.source, self.at = data, source, 0
 
     @property

@@ -6,6 +6,7 @@ published checkpoint comes from an older class with other names again.
 Source: Spark001/AsymmNet @ 3b04821 and the log beside its checkpoint; every row is tested against them.
 """
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 __all__ = ["NAMINGS", "Naming", "find_naming"]
@@ -62,12 +63,12 @@ def _column(table, column):
 class Naming:
     """One set of names: `places` from a table, batch norm's `norm`, what `joins` them; `exported` adds arg: or aux:."""
 
-    places: dict
-    norm: dict
+    places: dict[str, str]
+    norm: dict[str, str]
     joins: str = "."
     exported: bool = False
 
-    def translate(self, names, asymmrate, first=0):
+    def translate(self, names: Collection[str], asymmrate: int, first: int = 0) -> dict[str, str]:
         """Our names of a whole network -> theirs. `first` is Gluon's running number of block 0.
 
         Raises `ValueError` for a name that no AsymmNet has.
@@ -102,7 +103,7 @@ NAMINGS = {
 }
 
 
-def find_naming(names, found, asymmrate):
+def find_naming(names: Collection[str], found: Collection[str], asymmrate: int) -> tuple[str, dict[str, str]]:
     """Find the naming that a file follows: (its key in `NAMINGS`, {our name: the file's name}).
 
     names: ours, of a whole network. found: those in the file. The naming that most of them follow is taken, so that

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import numpy as np
+import paddle
 from safetensors.numpy import save
 
 from asymmlib.base.files import READ_ERRORS, atomic_write
@@ -15,7 +16,7 @@ from asymmlib.weights.pth import read_pth
 __all__ = ["export_official", "load_official", "read_tensors"]
 
 
-def load_official(network, path, new_head=False):
+def load_official(network: paddle.nn.Layer, path: Path | str, new_head: bool = False) -> None:
     """Load the authors' weights into an `AsymmNet` of the same variant, width and rate.
 
     path: a PyTorch state dict (`.pth`, `.pt`, `.npz`, `.safetensors`; names may start with `state/` or `module.`) or
@@ -31,7 +32,7 @@ def load_official(network, path, new_head=False):
     fill(network, tensors, names, path, new_head, turned="classifier.weight")
 
 
-def export_official(network, path):
+def export_official(network: paddle.nn.Layer, path: Path | str) -> None:
     """Write an `AsymmNet` under the authors' PyTorch names, `.npz` or `.safetensors` by the path's end.
 
     The classifier's weight is turned to PyTorch's (out, in). Paddle does not count batches: `num_batches_tracked`,
@@ -49,7 +50,7 @@ def export_official(network, path):
         WRITERS[suffix](file, tensors)
 
 
-def read_tensors(path):
+def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
     """Read a file of weights as {name: array}, without running code from it. The suffix tells the kind.
 
     Where there are entries below `state/`, only these are taken; `module.` in front of names and PyTorch's counters

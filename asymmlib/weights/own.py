@@ -1,4 +1,5 @@
 """Our own weights on disk: one safetensors file under our parameter names, checked name by name before it is loaded."""
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from asymmlib.base.files import atomic_write
 __all__ = ["fill", "load_weights", "read_safetensors", "save_weights", "tensors_of"]
 
 
-def save_weights(network, path):
+def save_weights(network: nn.Layer, path: Path | str) -> None:
     """Write all parameters and running averages as one safetensors file; it appears only when complete."""
     with atomic_write(path) as file:
         file.write(save(tensors_of(network)))
 
 
-def load_weights(network, path, new_head=False):
+def load_weights(network: nn.Layer, path: Path | str, new_head: bool = False) -> None:
     """Load a safetensors file made by `save_weights`; float16 becomes float32.
 
     new_head: leave the last linear layer as it is, whatever the file holds for it, to start from a network that knew
@@ -30,7 +31,7 @@ def load_weights(network, path, new_head=False):
     fill(network, tensors, own, path, new_head)
 
 
-def read_safetensors(path):
+def read_safetensors(path: Path | str) -> dict[str, np.ndarray]:
     """Read a safetensors file as {name: array}. Raises `FileNotFoundError`; `ValueError` for a damaged file."""
     if not Path(path).exists():
         raise FileNotFoundError(f"no weights at {path}")
@@ -40,12 +41,13 @@ def read_safetensors(path):
         raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
 
 
-def tensors_of(network):
+def tensors_of(network: nn.Layer) -> dict[str, np.ndarray]:
     """All parameters and running averages of a network as {name: array}."""
     return {name: value.numpy() for name, value in network.state_dict().items()}
 
 
-def fill(network, tensors, names, source, new_head, turned=None):
+def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[str, str], source: Path | str,
+         new_head: bool, turned: str | None = None) -> None:
     """Check the arrays of a file and load them into a network.
 
     names: {our name: the file's}; turned: ours that is (out, in) in the file. Raises `ValueError` that lists everything
@@ -55,7 +57,7 @@ def fill(network, tensors, names, source, new_head, turned=None):
     forms = {name: [tuple(value.shape)] for name, value in network.state_dict().items() if name not in head}
     if turned in forms:
         shape = forms[turned][0][::-1]
-        forms[turned] = [shape, shape + (1, 1)]  # Gluon's classifier is a 1x1 convolution
+        forms[turned] = [shape, (*shape, 1, 1)]  # Gluon's classifier is a 1x1 convolution
     problems = [f"missing {names[name]}" for name in forms if names[name] not in tensors]
     problems += [f"unexpected {name}" for name in sorted(tensors.keys() - names.values())]
     problems += [f"{names[name]} {fault}" for name in forms if names[name] in tensors

@@ -23,7 +23,7 @@ STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2",
 WRAPPERS = ("state_dict", "model")  # keys under which training scripts like to put the state dict
 
 
-def read_pth(path):
+def read_pth(path: Path | str) -> dict[str, np.ndarray]:
     """Read a state dict as {name: array}; the arrays are read-only views of the file's bytes.
 
     A dict that holds the state dict under "state_dict" or "model" is accepted too. Raises `FileNotFoundError`, and
@@ -82,9 +82,10 @@ def _check_memo(data):
 class _StateDict(pickle.Unpickler):
     """An unpickler for tensors and dicts of them."""
 
-    def __init__(self, data, archive, folder):
+    def __init__(self, data: bytes, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(io.BytesIO(data))
-        self.archive, self.folder, self.read = archive, folder, {}
+        self.archive, self.folder = archive, folder
+        self.read: dict[str, bytes] = {}
 
     def find_class(self, module, name):
         allowed = {("collections", "OrderedDict"): OrderedDict, ("torch._utils", "_rebuild_tensor_v2"): _view}

@@ -5,6 +5,7 @@ A checkout has all of them in `weights/`; a wheel brings the small one. `asymmli
 """
 import json
 from pathlib import Path
+from typing import Any
 
 from asymmlib.base.files import checksum
 from asymmlib.base.folders import weights_dir
@@ -15,14 +16,14 @@ __all__ = ["RELEASED", "available", "find_released"]
 RELEASED = {"asymmnet_large": {"asymmrate": 1}, "asymmnet_small": {"asymmrate": 1}, "mobilenet_v2": {}}
 
 
-def available(folder=None):
+def available(folder: Path | str | None = None) -> list[str]:
     """Names of the released networks whose files are here, in the order of `RELEASED`."""
     folder = Path(folder or weights_dir())
     return [name for name in RELEASED if all((folder / f"{name}{suffix}").is_file()
                                              for suffix in (".json", ".safetensors"))]
 
 
-def find_released(name, folder=None):
+def find_released(name: str, folder: Path | str | None = None) -> tuple[dict[str, Any], Path]:
     """Return (card, path of the safetensors file) of a released network; folder: default `weights_dir()`.
 
     Raises `ValueError` for an unknown name, a damaged card, and weights that are not those of the card by their

@@ -7,7 +7,7 @@ from asymmlib.__main__ import run_command
 __all__ = ["main"]
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
     try:
         project_root()

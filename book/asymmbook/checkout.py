@@ -4,7 +4,7 @@ from pathlib import Path
 __all__ = ["project_root", "results_dir", "weights_dir"]
 
 
-def project_root():
+def project_root() -> Path:
     """The folder of the checkout, which holds `_config.yml` and `book/`.
 
     Raises `FileNotFoundError` where asymmbook was not installed from a checkout in editable mode.
@@ -16,11 +16,11 @@ def project_root():
     return root
 
 
-def results_dir():
+def results_dir() -> Path:
     """The folder of recorded results, `results/` in the checkout."""
     return project_root() / "results"
 
 
-def weights_dir():
+def weights_dir() -> Path:
     """The folder of released weights, `weights/` in the checkout."""
     return project_root() / "weights"

@@ -2,6 +2,7 @@
 import json
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_pages_open_with_what_they_give_and_cost(source):
     text = markdown(source)
     titles = re.findall(r"^(#{1,6})\s", text, re.M)
     assert titles[0] == "#" and titles.count("#") == 1, "one title, at the top"
-    assert all(len(b) <= len(a) + 1 for a, b in zip(titles, titles[1:], strict=False)), "a heading skips a level"
+    assert all(len(b) <= len(a) + 1 for a, b in pairwise(titles)), "a heading skips a level"
     if source.suffix == ".md" and source.stem != "intro":
         opening = text.split("\n## ")[0]
         for mark in ("**What you will be able to do:**", "**Before:**", "**Time:**"):

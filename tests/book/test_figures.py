@@ -5,11 +5,11 @@ import matplotlib
 import pytest
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 (after the backend is chosen)
+import matplotlib.pyplot as plt
 
-from asymmbook.checkout import project_root  # noqa: E402
-from asymmbook.figures import diagrams  # noqa: E402
-from asymmlib.network import plan_blocks  # noqa: E402
+from asymmbook.checkout import project_root
+from asymmbook.figures import diagrams
+from asymmlib.network import plan_blocks
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Every notebook found is one that ran, whole and in order, and has the parts that its readers expect."""
 import json
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_anatomy(notebook):
     positions = [sections.index(name) if name in sections else None for name in HEADINGS]
     assert None not in positions, f"missing: {[name for name in HEADINGS if name not in sections]}"
     assert positions == sorted(positions), f"order of sections: {sections}"
-    for (above, _), (level, title) in zip(titles, titles[1:], strict=False):
+    for (above, _), (level, title) in pairwise(titles):
         assert level <= above + 1, f"heading {title!r} skips a level"
 
 

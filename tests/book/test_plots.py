@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 (after the backend is chosen)
+import matplotlib.pyplot as plt
 
-from asymmbook.figures import comparison, plots  # noqa: E402
+from asymmbook.figures import comparison, plots
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0], "eval_loss": [9.0, 2.5, 1.5],
                         "train_top1": [0.1, 0.4, 0.7], "eval_top1": [0.1, 0.3, 0.6]})

@@ -18,10 +18,11 @@ def test_table_of_counts(variant, width):
     assert macs == f"{cost.macs / 1e6:.1f} M" and params == f"{cost.params / 1e6:.2f} M"
 
 
-def test_make_targets_and_files_exist():
-    makefile = (project_root() / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"\bmake ([a-z]+)", README)) - {"and"}:
-        assert re.search(rf"^{target}:", makefile, re.M), f"README names `make {target}`"
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (project_root() / path).exists(), f"README links {path}"
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_and_files_exist(name):
+    text, makefile = ((project_root() / file).read_text(encoding="utf-8") for file in (name, "Makefile"))
+    for target in set(re.findall(r"\bmake ([a-z]+)", text)) - {"and"}:
+        assert re.search(rf"^{target}:", makefile, re.M), f"{name} names `make {target}`"
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (project_root() / path).exists(), f"{name} links {path}"
     assert Path(project_root() / "environment.yml").exists()

@@ -1,6 +1,7 @@
 """Decoding once, exact statistics, reproducible order and augmentation."""
 import subprocess
 import sys
+from itertools import chain
 
 import numpy as np
 import paddle
@@ -149,7 +150,7 @@ def test_sampler_gives_each_index_once(prepared):
     sampler = EpochSampler(Pictures(prepared, "train", 32), 7, shuffle=True)
     batches = list(sampler)
     assert [len(batch) for batch in batches] == [7, 7, 7, 3] and len(sampler) == 4
-    assert sorted(sum(batches, [])) == list(range(24))
+    assert sorted(chain(*batches)) == list(range(24))
 
 
 def test_per_class_keeps_the_first_of_each_class(prepared):

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_shares_of_a_batch_make_up_the_batch(ranks):
     pictures = list(range(24))
     whole = list(EpochSampler(pictures, 9, shuffle=True, seed=4))
     parts = [list(EpochSampler(pictures, 9, True, 4, rank, ranks)) for rank in range(ranks)]
-    assert [sum(shares, []) for shares in zip(*parts, strict=True)] == whole
+    assert [list(chain(*shares)) for shares in zip(*parts, strict=True)] == whole
     assert max(len(a) - len(b) for shares in zip(*parts, strict=True) for a in shares for b in shares) <= 1
 
 

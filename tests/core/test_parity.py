@@ -116,7 +116,7 @@ def test_training_step_from_a_drawn_state(settings, tmp_path):
 def test_ports_differ_by_one_shortcut(width, tmp_path):
     """Same weights; the Gluon port's first block has no shortcut. At width 0.75 and up the ports are one network."""
     torch, gluon = build(f"large_{width}_r1"), build(f"large_{width}_r1", port="gluon")
-    assert [plan.shortcut for plan in torch_plans(torch)] == [True] + [plan.shortcut for plan in torch_plans(gluon)][1:]
+    assert [plan.shortcut for plan in torch_plans(torch)] == [True, *(plan.shortcut for plan in torch_plans(gluon)[1:])]
     load_drawn(torch, "gluon", tmp_path / "state.npz")
     expected = np.load(REFERENCE / "seeded_gluon.npz")[f"eval/large_{width}_r1"]
     assert compare_eval(torch, draw_batch(2)[0], expected) > 0.1 * np.abs(expected).max()

@@ -16,6 +16,7 @@ from paddle import nn
 
 from asymmbook.checkout import project_root
 from asymmlib import fast
+from asymmlib.fast import kernels
 from asymmlib.fast.kernels import library, run_chain, say_once
 from asymmlib.network import AsymmetricalBottleneck, BlockPlan, ConvBNAct, SqueezeExcitation
 
@@ -211,6 +212,7 @@ import warnings
 from asymmlib.base.startup import load_paddle
 paddle = load_paddle()
 from asymmlib import fast
+from asymmlib.fast import kernels
 from asymmlib.network import asymmnet_small
 network = fast.accelerate(asymmnet_small(4))
 print(fast.is_accelerated(network))
@@ -243,6 +245,15 @@ def test_a_damaged_cache_entry_is_made_anew(tmp_path):
     entry.write_bytes(b"")  # and without a compiler: the stock path
     done = program(ASYMMLIB_CACHE=str(tmp_path), PATH=str(tmp_path))
     assert done.returncode == 0 and done.stdout.startswith("False"), done.stderr
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["LAYER", "TENSORS"])
+def test_structs_of_another_size_take_the_stock_path_and_it_is_said(monkeypatch, name):
+    monkeypatch.setattr(kernels, name, (*getattr(kernels, name), "one more"))
+    say_once.cache_clear()
+    with pytest.warns(UserWarning, match=f"struct {name.title()} has .* of different versions"):
+        assert library.__wrapped__() is None
 
 
 MEMORY = """

@@ -74,7 +74,7 @@ class Trials:
             text = json.dumps(value) if keep else ""
         except OSError as error:
             status, text = TOLD if "cannot write in" in str(error) else RIDDLE, f"{type(error).__name__}: {error}"
-        except BaseException as error:  # noqa: BLE001 - a child must not go on with its parent's work
+        except BaseException as error:  # a child must not go on with its parent's work
             status, text = RIDDLE, f"{type(error).__name__}: {error}"
         os.write(self.channel[1], text.encode())
         os._exit(status)

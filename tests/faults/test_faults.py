@@ -118,7 +118,7 @@ def test_interrupting_a_cell_leaves_the_kernel_usable(tally, home, picture_folde
         assert name == "KeyboardInterrupt"
         assert run_cell(client, "print(6 * 7)") == ("ok", "42\n")
         history = pd.read_csv(home / "runs" / "long" / "history.csv")
-        status, printed = run_cell(client, CELL.format(
+        _, printed = run_cell(client, CELL.format(
             epochs=200, pictures=str(picture_folder)), manager.interrupt_kernel)
         assert f"goes on after epoch {len(history)} of 200" in printed or f"after epoch {len(history) - 1}" in printed
     finally:

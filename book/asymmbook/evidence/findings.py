@@ -5,9 +5,12 @@ folder of results, for tests. Headline accuracies are those on the test split, b
 Notebook 05, `book/results.md` and the page on the article's flaws all read these tables.
 """
 import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from asymmbook.evidence.plan import PLAN
 from asymmbook.evidence.results import read_pictures, read_predictions, read_results
@@ -29,7 +32,7 @@ KERNELS = {"stock": (("compare",), HEADLINE, "test"),
            "laptop-stock": (("laptop", "laptop-seeds"), "last_eval_top1", "eval after the last epoch")}
 
 
-def recorded(group, folder=None):
+def recorded(group: str | Sequence[str], folder: Path | None = None) -> pd.DataFrame:
     """The recorded runs of one group of the plan (or of several), in its order, and `name`: network and rate."""
     groups = (group,) if isinstance(group, str) else group
     runs = read_results(folder)["runs"].set_index("run", drop=False)
@@ -42,13 +45,13 @@ def _name(label, settings):
     return f"{label} r={settings['asymmrate']}" if "asymmrate" in settings else label
 
 
-def missing(folder=None):
+def missing(folder: Path | None = None) -> list[str]:
     """Names of the planned runs that are not recorded."""
     done = set(read_results(folder)["runs"]["run"])
     return [planned.name for planned in PLAN if planned.name not in done]
 
 
-def compared(folder=None):
+def compared(folder: Path | None = None) -> pd.DataFrame:
     """One row a network of the fair comparison, in the plan's order; mean and standard deviation over its seeds.
 
     Columns: name, label, params, macs, threads, seeds, low and high (Wilson's interval of the mean test accuracy, as if
@@ -65,14 +68,14 @@ def compared(folder=None):
     return facts.join(measured).assign(low=low, high=high, train_ms=1000 / measured["images_per_s_mean"]).reset_index()
 
 
-def on_front(costs, values):
+def on_front(costs: ArrayLike, values: ArrayLike) -> np.ndarray:
     """Bool `[N]`: no other entry is at least as good and at least as cheap, and better in one of the two (Pareto)."""
     costs, values = np.asarray(costs, float), np.asarray(values, float)
     return np.array([not (((costs <= cost) & (values >= value) & ((costs < cost) | (values > value))).any())
                      for cost, value in zip(costs, values, strict=True)], bool)
 
 
-def seed_curves(column="eval_top1", folder=None):
+def seed_curves(column: str = "eval_top1", folder: Path | None = None) -> dict[str, pd.DataFrame]:
     """{network: DataFrame with epoch, mean, low, high, seeds}: mean, least and largest over seeds, epoch by epoch."""
     curves, bands = read_results(folder)["curves"], {}
     for name, runs in recorded("compare", folder).groupby("name", sort=False):
@@ -81,7 +84,7 @@ def seed_curves(column="eval_top1", folder=None):
     return bands
 
 
-def duels(reference=REFERENCE, folder=None):
+def duels(reference: str = REFERENCE, folder: Path | None = None) -> pd.DataFrame:
     """McNemar's test of `reference` against every other network, once for each seed that both have.
 
     Returns the DataFrame of `statistics.compare_many`, with `seed`; Holm's correction counts all its rows.
@@ -96,7 +99,7 @@ def duels(reference=REFERENCE, folder=None):
                         second=[name for name, _ in table["second"]])
 
 
-def verdicts(reference=REFERENCE, folder=None):
+def verdicts(reference: str = REFERENCE, folder: Path | None = None) -> dict[str, str]:
     """{opponent: sentence}: how `reference` did against each network, and whether a difference is shown.
 
     It counts as shown when every seed that both have points the same way with a corrected p below `LEVEL`.
@@ -115,7 +118,7 @@ def verdicts(reference=REFERENCE, folder=None):
     return sentences
 
 
-def guess_sentences(folder=None):
+def guess_sentences(folder: Path | None = None) -> list[str]:
     """About each network of the comparison that learned nothing, and what it does with a lower learning rate."""
     labels, table = read_pictures("test", folder)["class"], compared(folder)
     guess = labels.value_counts(normalize=True).max() if len(labels) else 0
@@ -133,7 +136,7 @@ def guess_sentences(folder=None):
     return sentences
 
 
-def kernel_sentences(folder=None, groups=tuple(KERNELS)):
+def kernel_sentences(folder: Path | None = None, groups: Iterable[str] = tuple(KERNELS)) -> list[str]:
     """Whether runs without the fast kernels end where those with them do: within the seeds' own spread, or not.
 
     groups: keys of `KERNELS`. A run is spoken of once two seeds of it on the fast kernels are recorded.
@@ -158,7 +161,7 @@ def _kernel_sentence(row, recipe, reached, seeds, split):
             "spread of the seeds.")
 
 
-def flaws(folder=None):
+def flaws(folder: Path | None = None) -> pd.DataFrame:
     """The article's recipe and its mended forms, a row per recorded run: name, change, last and best test accuracy.
 
     `points` is the gain over the recipe as published (best epoch by eval); p and p_holm are McNemar's, against it.
@@ -176,7 +179,7 @@ def flaws(folder=None):
     return table.sort_values("name", kind="stable")[columns].reset_index(drop=True)
 
 
-def flaw_sentences(folder=None):
+def flaw_sentences(folder: Path | None = None) -> list[str]:
     """What mending everything, and the single change with the largest effect, is worth to each network."""
     table = flaws(folder).dropna(subset="points")
     everything = table["change"] == FLAWS["mended-all"]
@@ -190,7 +193,7 @@ def _shown(sure):
     return f"{'A' if sure else 'No'} difference is shown on these pictures."
 
 
-def confusion(run, weights="best", split="test", folder=None):
+def confusion(run: str, weights: str = "best", split: str = "test", folder: Path | None = None) -> np.ndarray:
     """Counts `[C, C]` of a recorded run: rows are true classes, columns predicted ones."""
     answers = read_predictions(run, weights, split, folder)
     size = read_pictures(split, folder)["class"].nunique()
@@ -198,7 +201,7 @@ def confusion(run, weights="best", split="test", folder=None):
     return np.bincount(places, minlength=size**2).reshape(size, size)
 
 
-def hardest(folder=None):
+def hardest(folder: Path | None = None) -> pd.DataFrame:
     """Test pictures by how many runs of the comparison get them wrong, most first: name, class, wrong, runs, seen_as.
 
     `seen_as` is the most frequent wrong answer, and how often it is given.
@@ -217,7 +220,7 @@ def hardest(folder=None):
     return table.sort_values("wrong", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def optimism(folder=None):
+def optimism(folder: Path | None = None) -> pd.DataFrame:
     """How much the best epoch flatters: a row per run with its top-1 on eval (which chose) and on test, and points."""
     runs = pd.concat([recorded(group, folder) for group in ("compare", "flaws")])
     if runs.empty:
@@ -226,7 +229,7 @@ def optimism(folder=None):
     return runs[["run", "best_eval_top1", HEADLINE]].assign(points=points).reset_index(drop=True)
 
 
-def recorded_rates(rates=(0, 1, 2), folder=None):
+def recorded_rates(rates: Sequence[int] = (0, 1, 2), folder: Path | None = None) -> pd.DataFrame:
     """Recorded runs of AsymmNet-Large in the comparison at several rates: `recorded` with a column asymmrate.
 
     Raises `ValueError` where they saw different pictures.
@@ -242,7 +245,7 @@ def recorded_rates(rates=(0, 1, 2), folder=None):
     return chosen[chosen["asymmrate"].isin(rates)]
 
 
-def recorded_curves(rates=(0, 1, 2), folder=None):
+def recorded_curves(rates: Sequence[int] = (0, 1, 2), folder: Path | None = None) -> pd.DataFrame:
     """The curves of `recorded_rates`, one row per run and epoch, with the columns asymmrate and seed."""
     runs, curves = recorded_rates(rates, folder).set_index("run"), read_results(folder)["curves"]
     if runs.empty:

@@ -2,7 +2,7 @@
 
 `asymmbook.evidence.runner` does them, `asymmbook.evidence.findings` says what the recorded ones show.
 """
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asymmlib.recipes import RECIPES, Recipe
 
@@ -15,10 +15,10 @@ class Planned(NamedTuple):
     group: str
     model: str
     recipe: Recipe
-    settings: dict
+    settings: dict[str, Any]
 
     @property
-    def name(self):
+    def name(self) -> str:
         """group-model-settings-recipe-seed, readable and unique."""
         settings = [f"{key}{value}" for key, value in self.settings.items()]
         return "-".join([self.group, self.model, *settings, self.recipe.name, f"seed{self.recipe.seed}"])
@@ -35,11 +35,12 @@ STOCK = FAIR.replace(name="fair-stock", accelerate=False)
 
 # The article's recipe at this size, flaws and all, and with one of them mended at a time.
 FLAWED = RECIPES["article"].replace(name="flawed", image_size=64, epochs=30, data="caltech16", test_share=True)
-MENDED = {"schedule": {"schedule": "cosine"}, "weight-decay": {"asymmnet_weight_decay": None},
-          "normalisation": {"normalisation": "measured"}, "interpolation": {"augmentation": "rotate"}}
+MENDED: dict[str, dict[str, Any]] = {
+    "schedule": {"schedule": "cosine"}, "weight-decay": {"asymmnet_weight_decay": None},
+    "normalisation": {"normalisation": "measured"}, "interpolation": {"augmentation": "rotate"}}
 ALL_MENDED = {key: value for change in MENDED.values() for key, value in change.items()}
 
-COMPARED = (  # model, settings
+COMPARED: tuple[tuple[str, dict[str, int]], ...] = (  # model, settings
     ("asymmnet_large", {"asymmrate": 1}), ("asymmnet_large", {"asymmrate": 0}), ("asymmnet_large", {"asymmrate": 2}),
     ("asymmnet_small", {"asymmrate": 1}), ("mobilenet_v2", {}), ("mobilenet_v3_large", {}))
 HEAVY = ("resnet50", "vgg19")

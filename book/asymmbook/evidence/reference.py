@@ -5,11 +5,19 @@ A state of 2 to 25 MB need not be stored where a rule can draw it again: `draw` 
 recorded what the authors' code answers to it.
 """
 import zlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from asymmbook.checkout import project_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from asymmlib.network import AsymmNet
 
 __all__ = ["CLASSES", "EVALUATED", "GPUS", "IMAGENET_TRAIN", "PUBLISHED", "REFERENCE", "TRAINED", "draw", "draw_batch",
            "imagenet_cost", "key", "load_drawn", "read_arrays", "read_table", "reference_file", "thin",
@@ -39,7 +47,7 @@ TRAINED = [("large", 0.35, 1), ("small", 0.5, 2)]
 KEPT = 128  # values kept of one gradient or running average
 
 
-def reference_file(name):
+def reference_file(name: str) -> Path:
     """The path of a file of `book/reference/`. Raises `FileNotFoundError` where there is none."""
     if not (REFERENCE / name).is_file():
         raise FileNotFoundError(f"no {name} in {REFERENCE}: the reference numbers come with a checkout of the project, "
@@ -47,19 +55,19 @@ def reference_file(name):
     return REFERENCE / name
 
 
-def read_table(name):
+def read_table(name: str) -> "pd.DataFrame":
     """One of the CSV files, such as "official_complexity", as a DataFrame."""
     import pandas as pd
     return pd.read_csv(reference_file(f"{name}.csv"))
 
 
-def read_arrays(name):
+def read_arrays(name: str) -> dict[str, np.ndarray]:
     """One of the `.npz` files, such as "seeded_torch", as {name: array}."""
     with np.load(reference_file(f"{name}.npz")) as file:
         return dict(file)
 
 
-def imagenet_cost(log, gpus=GPUS):
+def imagenet_cost(log: "pd.DataFrame", gpus: int = GPUS) -> dict[str, float]:
     """What a run took, from a log with a column `seconds` per epoch: {"hours", "gpu_hours", "gpu_days"}.
 
     The seconds are those of training; evaluation between the epochs is not in them.
@@ -68,12 +76,12 @@ def imagenet_cost(log, gpus=GPUS):
     return {"hours": hours, "gpu_hours": gpus * hours, "gpu_days": gpus * hours / 24}
 
 
-def key(variant, width, rate):
+def key(variant: str, width: float, rate: int) -> str:
     """Name of a network's settings in the recorded files."""
     return f"{variant}_{width}_r{rate}"
 
 
-def draw(name, shape):
+def draw(name: str, shape: Sequence[int]) -> np.ndarray:
     """A float32 array for a parameter by its official name; no batch norm is close to the identity."""
     # RandomState's stream is frozen, and no function of the C library comes in: the same bits everywhere
     uniform = np.random.RandomState(zlib.crc32(name.encode())).random_sample(shape) * 2 - 1
@@ -84,18 +92,18 @@ def draw(name, shape):
     return (uniform * np.sqrt(5 / np.prod(shape[1:]))).astype(np.float32)
 
 
-def draw_batch(size):
+def draw_batch(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures float32 `[size, 3, 64, 64]` between -3 and 3, and labels int64 `[size]`."""
     return draw(f"pictures {size}", (size, 3, 64, 64)) * np.sqrt(8, dtype=np.float32), np.arange(size) * 5 % CLASSES
 
 
-def thin(values):
+def thin(values: ArrayLike) -> np.ndarray:
     """At most `KEPT` values, evenly spaced, of an array in PyTorch's layout."""
     flat = np.ravel(values)
     return flat[::max(1, -(-flat.size // KEPT))]
 
 
-def load_drawn(network, naming, path):
+def load_drawn(network: "AsymmNet", naming: str, path: Path | str) -> None:
     """Give an `AsymmNet` the drawn state, through an `.npz` file at `path` in the authors' names, as a user would.
 
     naming: a key of `asymmlib.weights.names.NAMINGS`, "pytorch" or "gluon".
@@ -107,11 +115,13 @@ def load_drawn(network, naming, path):
     shapes = {names[name]: tuple(value.shape) for name, value in state.items()}
     head = names["classifier.weight"]
     shapes[head] = shapes[head][::-1] + ((1, 1) if naming == "gluon" else ())
-    np.savez(path, **{name: draw(name, shape) for name, shape in shapes.items()})
+    drawn: dict[str, Any] = {name: draw(name, shape) for name, shape in shapes.items()}
+    np.savez(path, **drawn)
     load_official(network, path)
 
 
-def training_step(network, pictures, labels):
+def training_step(network: "AsymmNet", pictures: np.ndarray,
+                  labels: np.ndarray) -> tuple[float, np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """One step in train mode: loss, logits `[N, classes]`, gradients and running averages.
 
     Returns (float, array, {name: array}, {name: array}), in PyTorch's names and layout. The weights stay as they are.

@@ -5,6 +5,8 @@ that is needed to use them; accuracy is that on the test split. `asymmlib.weight
 """
 import hashlib
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
@@ -13,7 +15,7 @@ from asymmbook.evidence.findings import recorded
 from asymmbook.evidence.statistics import wilson
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import weights_dir
-from asymmlib.runs import LICENCE, find_run, load_pretrained
+from asymmlib.runs import LICENCE, Classifier, Run, find_run, load_pretrained
 from asymmlib.weights.own import read_safetensors
 from asymmlib.weights.released import RELEASED
 
@@ -75,7 +77,7 @@ largest categories under 400 pictures: {classes}.
 """
 
 
-def release(folder=None):
+def release(folder: Path | None = None) -> dict[str, Classifier]:
     """Write the best recorded run of each network in `RELEASED` to `weights/`, and their model card.
 
     Returns {model: `Classifier`} as loaded from the new files.
@@ -99,7 +101,7 @@ def release(folder=None):
     return released
 
 
-def best_run(model):
+def best_run(model: str) -> tuple[Run, int]:
     """(run with the best eval top-1 among the recorded ones of a released model, number of these)."""
     runs = recorded("compare")
     runs = runs[(runs["model"] == model) & (runs["settings"] == json.dumps(RELEASED[model]))] if len(runs) else runs
@@ -150,7 +152,7 @@ def _write(path, tensors, info):
         file.write(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
 
 
-def model_card(released):
+def model_card(released: Mapping[str, Classifier]) -> str:
     """The text of `weights/README.md` for {model: `Classifier`}."""
     first, (default, *others) = next(iter(released.values())), released
     infos = {model: classifier.provenance for model, classifier in released.items()}

@@ -5,6 +5,8 @@
 `python -m asymmbook experiments collect`, never by hand; columns are explained in results/README.md.
 """
 import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ TEXTS = dict.fromkeys(("commit", "manifest_sha256", "python"), str)  # some woul
 PREDICTED = ("predicted", "confidence")  # arrays of a predictions file, by weights and split, beside the labels
 
 
-def collect(names, folder=None, only=None):
+def collect(names: Iterable[str], folder: Path | None = None, only: Collection[str] | None = None) -> pd.DataFrame:
     """Add finished runs to the tables, replacing rows of the same name; return the table of runs.
 
     only: the names that the tables may hold; rows and predictions of other runs are removed. None keeps all.
@@ -57,28 +59,28 @@ def _merge(path, frame, names, only):
         file.write(frame.to_csv(index=False, float_format="%.8g", lineterminator="\n").encode())
 
 
-def read_results(folder=None):
+def read_results(folder: Path | None = None) -> dict[str, pd.DataFrame]:
     """Return {"runs": DataFrame, "curves": DataFrame}; empty ones with a column "run" where nothing is recorded."""
     folder = folder or results_dir()
     return {table: pd.read_csv(folder / f"{table}.csv", dtype=TEXTS) if (folder / f"{table}.csv").is_file()
             else pd.DataFrame({"run": pd.Series(dtype=str)}) for table in TABLES}
 
 
-def write_pictures(manifest, folder=None):
+def write_pictures(manifest: pd.DataFrame, folder: Path | None = None) -> None:
     """Write the held-out pictures of a manifest, in its order, as `pictures.csv`: name, class, split."""
     held_out = manifest[manifest["split"] != "train"]
     with atomic_write((folder or results_dir()) / "pictures.csv", "w") as file:
         held_out.to_csv(file, columns=["name", "class", "split"], index=False, lineterminator="\n")
 
 
-def read_pictures(split="test", folder=None):
+def read_pictures(split: str = "test", folder: Path | None = None) -> pd.DataFrame:
     """The pictures of a held-out split in the order of all predictions: name, class. Empty where none is recorded."""
     path = (folder or results_dir()) / "pictures.csv"
     pictures = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["name", "class", "split"])
     return pictures[pictures["split"] == split].drop(columns="split").reset_index(drop=True)
 
 
-def read_predictions(run, weights="best", split="test", folder=None):
+def read_predictions(run: str, weights: str = "best", split: str = "test", folder: Path | None = None) -> pd.DataFrame:
     """What a recorded run says about each picture of a split: DataFrame with label, predicted, confidence, right.
 
     weights: "best" epoch by eval top-1 or "last". Raises `FileNotFoundError` for a run without recorded predictions and

@@ -10,14 +10,16 @@ import multiprocessing
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from asymmbook.checkout import results_dir
-from asymmbook.evidence.plan import PLAN
+from asymmbook.evidence.plan import PLAN, Planned
 from asymmbook.evidence.results import collect, read_results, write_pictures
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import home, runs_dir
@@ -41,7 +43,7 @@ STAGES = {
 }
 
 
-def status(pattern="*"):
+def status(pattern: str = "*") -> pd.DataFrame:
     """Return a table with a row per planned run that matches: run, state ("done" or "not run"), reason.
 
     Raises `ValueError` where no run matches.
@@ -84,7 +86,7 @@ def _stage(planned, recorded):
     return ("trained" if (folder / "predictions.npz").is_file() else "unmeasured"), done
 
 
-def run_experiments(pattern="*"):
+def run_experiments(pattern: str = "*") -> None:
     """Train every planned run that matches and is not done; print progress and the time left.
 
     A run that fails does not stop the others; at the end `RuntimeError` names the failed ones.
@@ -101,12 +103,13 @@ def run_experiments(pattern="*"):
                            "last epoch")
 
 
-def time_left(missing):
+def time_left(missing: Sequence[Planned]) -> str:
     """How long runs of the plan will take, as text, by the epochs of earlier runs of the same model and size.
 
     Runs of a model that was never timed are counted, not guessed.
     """
-    paces, done = {}, {}
+    paces: dict[tuple[str, int], list[float]] = {}
+    done: dict[str, int] = {}
     curves = read_results()["curves"]
     for planned in PLAN:
         history = runs_dir() / planned.name / "history.csv"
@@ -197,7 +200,7 @@ def _predict(run, prepared):
     return arrays, measured
 
 
-def collect_experiments(pattern="*", folder=None):
+def collect_experiments(pattern: str = "*", folder: Path | None = None) -> pd.DataFrame:
     """Record every finished run that matches, with its predictions; return the table of all recorded runs.
 
     Rows of runs that are not in the plan are removed, since nothing here could make them again. Raises `ValueError`

@@ -5,8 +5,12 @@ chance are kept apart. Another draw of *pictures* would move an accuracy: Wilson
 that. Another *seed* would move it too: `spread` is about that, and no test on one run per network can see it.
 Notebook 05 uses all of them.
 """
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -16,7 +20,7 @@ __all__ = ["LEVEL", "compare", "compare_many", "spread", "wilson"]
 LEVEL = 0.05  # of all tests together; intervals hold with 1 - LEVEL
 
 
-def wilson(share, total, level=LEVEL):
+def wilson(share: ArrayLike, total: ArrayLike, level: float = LEVEL) -> tuple[Any, Any]:
     """Wilson's score interval (low, high) for a share of `total` pictures, both between 0 and 1; arrays work.
 
     Raises `ValueError` for a share outside 0 to 1 and for no pictures. Source: Wilson (1927), by statsmodels.
@@ -27,7 +31,7 @@ def wilson(share, total, level=LEVEL):
     return proportion_confint(share * total, total, alpha=level, method="wilson")
 
 
-def compare(first, second):
+def compare(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
     """McNemar's exact test of two networks on the same pictures; both bool `[N]`, true where the answer is right.
 
     Only pictures on which one is right and the other is not count: were the networks equally good, each such picture
@@ -42,7 +46,7 @@ def compare(first, second):
     return only_first, only_second, float(mcnemar(table, exact=True).pvalue)
 
 
-def compare_many(right, pairs):
+def compare_many(right: Mapping[Any, np.ndarray], pairs: Iterable[tuple[Any, Any]]) -> pd.DataFrame:
     """`compare` for many pairs, with p-values corrected by Holm's method for asking so many questions at once.
 
     right: {name: bool [N]}; pairs: list of (name, name). Returns a DataFrame in the order of `pairs`: first, second,
@@ -57,7 +61,7 @@ def compare_many(right, pairs):
     return table.assign(p_holm=multipletests(table["p"], method="holm")[1] if rows else [])
 
 
-def spread(frame, by, columns):
+def spread(frame: pd.DataFrame, by: str, columns: Iterable[str]) -> pd.DataFrame:
     """Mean and sample standard deviation of columns over the rows (seeds) of each group, in order of appearance.
 
     Returns a DataFrame indexed by `by` with `seeds`, `<column>_mean` and `<column>_sd`; the latter is NaN for one seed.

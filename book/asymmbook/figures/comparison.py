@@ -2,9 +2,14 @@
 
 Like `asymmbook.figures.plots`, every function takes plain data and returns a labelled matplotlib figure.
 """
+from collections.abc import Mapping, Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, PercentFormatter
+from numpy.typing import ArrayLike
 
 from asymmbook.evidence.findings import on_front
 from asymmbook.figures.plots import UNITS, require
@@ -14,7 +19,7 @@ __all__ = ["plot_bands", "plot_fronts", "plot_gains", "plot_imagenet_log", "plot
            "plot_sizes", "plot_speeds"]
 
 
-def plot_speeds(table, size):
+def plot_speeds(table: pd.DataFrame, size: int) -> Figure:
     """Training speed of every case at one picture size: bars are medians, whiskers the slowest and fastest round."""
     rows = table[(table["size"] == size) & (table["batch"] == 32)].sort_values("images_per_s")
     if rows.empty:
@@ -29,7 +34,7 @@ def plot_speeds(table, size):
     return figure
 
 
-def plot_roofline(points, peak_gflops, bandwidth_gb_s):
+def plot_roofline(points: Mapping[str, tuple[float, float]], peak_gflops: float, bandwidth_gb_s: float) -> Figure:
     """Speed against arithmetic intensity under the measured roof.
 
     `points` is {name: (operations per byte, GFLOP/s)}; both axes are logarithmic.
@@ -46,7 +51,8 @@ def plot_roofline(points, peak_gflops, bandwidth_gb_s):
     return figure
 
 
-def plot_fronts(frame, costs=tuple(UNITS), y="top1", label="name", error=None):
+def plot_fronts(frame: pd.DataFrame, costs: Sequence[str] = tuple(UNITS), y: str = "top1", label: str = "name",
+                error: str | None = None) -> Figure:
     """Accuracy against several costs, a panel each: one point a row, and the Pareto front as a line of steps.
 
     error: column of a half-width, drawn as a whisker where it is known.
@@ -75,7 +81,7 @@ def plot_fronts(frame, costs=tuple(UNITS), y="top1", label="name", error=None):
     return figure
 
 
-def plot_bands(bands, title="Top-1 on the eval split, by epoch"):
+def plot_bands(bands: Mapping[str, pd.DataFrame], title: str = "Top-1 on the eval split, by epoch") -> Figure:
     """Mean curves with a band from the lowest to the highest seed: {name: DataFrame with epoch, mean, low, high}."""
     require(bands)
     use_style()
@@ -90,7 +96,8 @@ def plot_bands(bands, title="Top-1 on the eval split, by epoch"):
     return figure
 
 
-def plot_gains(frame, noise=None, title="What each mended flaw is worth"):
+def plot_gains(frame: pd.DataFrame, noise: float | None = None,
+               title: str = "What each mended flaw is worth") -> Figure:
     """Bars of `points` gained, by `change` and in a colour for each `name`; `noise` is a half-width shaded around 0."""
     require(frame)
     use_style()
@@ -111,7 +118,7 @@ def plot_gains(frame, noise=None, title="What each mended flaw is worth"):
     return figure
 
 
-def plot_imagenet_log(log, rates, gpus):
+def plot_imagenet_log(log: pd.DataFrame, rates: Sequence[float], gpus: int) -> Figure:
     """The authors' run on ImageNet over its epochs: accuracy, learning rate, GPU hours.
 
     log: DataFrame with the columns of official_imagenet_log.csv; rates: the learning rate at the start of each epoch.
@@ -132,7 +139,7 @@ def plot_imagenet_log(log, rates, gpus):
     return figure
 
 
-def plot_rates(fresh, recorded):
+def plot_rates(fresh: Mapping[int, pd.DataFrame], recorded: pd.DataFrame) -> Figure:
     """Eval top-1 per epoch at several asymmetry rates: `fresh` dashed, `recorded` full, one thin line a seed.
 
     fresh: {rate: history}. recorded: DataFrame with the columns asymmrate, seed, epoch and eval_top1; may be empty.
@@ -158,7 +165,7 @@ def plot_rates(fresh, recorded):
     return figure
 
 
-def plot_sizes(sizes, limit, title, xlabel, limit_label):
+def plot_sizes(sizes: Mapping[str, float], limit: float, title: str, xlabel: str, limit_label: str) -> Figure:
     """Positive numbers of very different size, {name: value}, as bars on a logarithmic axis beside a limit."""
     require(sizes)
     use_style()
@@ -177,7 +184,7 @@ def plot_sizes(sizes, limit, title, xlabel, limit_label):
     return figure
 
 
-def plot_reach(matrices):
+def plot_reach(matrices: Mapping[str, ArrayLike]) -> Figure:
     """Which filtered channels depend on which input channels, {title: bool `[c_in, filtered]`}, one below the other."""
     require(matrices)
     use_style()

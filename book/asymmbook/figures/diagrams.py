@@ -4,12 +4,14 @@ Everything is drawn from `plan_blocks` and `formula`, so a drawing cannot disagr
 the fixed ones for the pages. Curves and bars of results are in `asymmbook.figures.plots`, colours and type in
 `asymmbook.figures.style`.
 """
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon
 from matplotlib.ticker import EngFormatter
 
@@ -38,7 +40,7 @@ PART_COLOURS = dict(zip(PARTS, (NEW, COLOURS["orange"], COLOURS["purple"], COLOU
 
 
 @mpl.rc_context(STYLE)
-def draw_bottlenecks(rates=(0, 1), variant="large", index=2):
+def draw_bottlenecks(rates: Sequence[int] = (0, 1), variant: str = "large", index: int = 2) -> Figure:
     """Draw one block at several asymmetry rates side by side, channels as widths to one scale.
 
     Blocks side by side, input at the top, output at the bottom, widths to scale with channel counts. With rate 0 a
@@ -111,7 +113,7 @@ def _shortcut(axes, start, side, middle):
 
 
 @mpl.rc_context(STYLE)
-def draw_network(variant="large", width=1.0, asymmrate=1, size=224):
+def draw_network(variant: str = "large", width: float = 1.0, asymmrate: int = 1, size: int = 224) -> Figure:
     """Draw the whole network as a strip, one line a block from the picture to the classes.
 
     One line per block from top to bottom: the side of the map that it puts out, its channels as a bar to scale with
@@ -178,7 +180,7 @@ def _network_row(axes, y, row, channel_scale, macs_scale):
 
 
 @mpl.rc_context(STYLE)
-def draw_costs(variant="large", width=1.0, rates=(0, 1, 2), size=224):
+def draw_costs(variant: str = "large", width: float = 1.0, rates: Sequence[int] = (0, 1, 2), size: int = 224) -> Figure:
     """Draw where multiply-accumulate operations and parameters of the blocks sit, for several asymmetry rates.
 
     Two rows of area charts, one column per asymmetry rate; every block is a step. The upper row stacks the
@@ -209,7 +211,7 @@ def draw_costs(variant="large", width=1.0, rates=(0, 1, 2), size=224):
 
 
 @mpl.rc_context(STYLE)
-def draw_copies(c_in=16, new=48, asymmrate=1):
+def draw_copies(c_in: int = 16, new: int = 48, asymmrate: int = 1) -> Figure:
     """Draw which input channels reach which channels of the depthwise convolution.
 
     Input channels in a row at the top, channels of the depthwise convolution in a row below. Straight bundles lead from
@@ -260,7 +262,7 @@ PIPELINE = (
 
 
 @mpl.rc_context(STYLE)
-def draw_pipeline():
+def draw_pipeline() -> Figure:
     """Draw the way of the data from an archive to the network's output.
 
     Boxes from top to bottom, each with a name and what it holds: archive, folders of pictures, manifest, file of
@@ -300,7 +302,7 @@ IMAGES = {"bottleneck.svg": (draw_bottlenecks, {}), "network-large.svg": (draw_n
           "pipeline.svg": (draw_pipeline, {})}
 
 
-def write_images(folder=None):
+def write_images(folder: Path | str | None = None) -> list[Path]:
     """Store the drawings of the pages as SVG in a folder (default: `book/images/`), the same bytes each time.
 
     Returns their paths.

@@ -4,10 +4,15 @@ Every function takes plain data, returns a matplotlib figure, and labels it: tit
 between 0 and 1 are shown in per cent. How things look is `asymmbook.figures.style`'s business; drawings of the network
 are in `asymmbook.figures.diagrams`, figures of the recorded evidence in `asymmbook.figures.comparison`.
 """
+from collections.abc import Mapping, Sequence, Sized
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
+from numpy.typing import ArrayLike
 
 from asymmbook.figures.style import WIDTH, colour_of, thousands, use_style
 
@@ -17,7 +22,7 @@ __all__ = ["UNITS", "plot_bars", "plot_confusion", "plot_curves", "plot_mistakes
 UNITS = {"macs": "MACs per picture", "params": "trainable parameters", "train_ms": "ms of training per picture"}
 
 
-def sample_grid(pictures, labels, rows=4, columns=4):
+def sample_grid(pictures: Sequence[ArrayLike], labels: Sequence[str], rows: int = 4, columns: int = 4) -> Figure:
     """Show pictures (uint8 `[H, W, 3]` or grey `[H, W]`) in a grid of 12 x 12 inches, titled `label: <class>`.
 
     Raises `ValueError` when there are not as many labels as pictures, or none.
@@ -37,7 +42,7 @@ def _as_rgb(picture):
     return np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture
 
 
-def require(values, labels=None):
+def require(values: Sized, labels: Sized | None = None) -> None:
     """Raise `ValueError` where there is nothing to plot, or not as many labels as values."""
     if not len(values):
         raise ValueError("there is nothing to plot: the data is empty")
@@ -45,7 +50,7 @@ def require(values, labels=None):
         raise ValueError(f"{len(values)} pictures or values but {len(labels)} labels")
 
 
-def plot_curves(histories):
+def plot_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Loss and top-1 per epoch of several runs: {name: DataFrame with the columns of history.csv}.
 
     Dashed lines are the train split (with augmentation and dropout), full lines the eval split.
@@ -71,7 +76,7 @@ def plot_curves(histories):
     return figure
 
 
-def plot_schedule(real, intended, batches_per_epoch):
+def plot_schedule(real: Sequence[float], intended: Sequence[float], batches_per_epoch: int) -> Figure:
     """The learning rate of every batch, as the article's code really sets it beside what it means."""
     require(real, intended)
     use_style()
@@ -84,7 +89,8 @@ def plot_schedule(real, intended, batches_per_epoch):
     return figure
 
 
-def plot_bars(names, values, low=None, high=None, title="Top-1 on the eval split", note=""):
+def plot_bars(names: Sequence[str], values: Sequence[float] | np.ndarray, low: ArrayLike | None = None,
+              high: ArrayLike | None = None, title: str = "Top-1 on the eval split", note: str = "") -> Figure:
     """One bar a name; `low` and `high` are ends of an interval (seeds' spread or Wilson's) drawn as a whisker."""
     require(values, names)
     use_style()
@@ -104,7 +110,7 @@ def plot_bars(names, values, low=None, high=None, title="Top-1 on the eval split
     return figure
 
 
-def plot_tradeoff(frame, x="macs", y="last_eval_top1", label="label"):
+def plot_tradeoff(frame: pd.DataFrame, x: str = "macs", y: str = "last_eval_top1", label: str = "label") -> Figure:
     """Accuracy against cost, one point a row of `frame`; `x` is "macs" or "params", on a logarithmic axis."""
     require(frame)
     if x not in UNITS:
@@ -122,7 +128,7 @@ def plot_tradeoff(frame, x="macs", y="last_eval_top1", label="label"):
     return figure
 
 
-def plot_confusion(matrix, class_names, title="Confusion on the eval split"):
+def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], title: str = "Confusion on the eval split") -> Figure:
     """A heat map of counts `[C, C]`: rows are true classes, columns predicted ones."""
     matrix = np.asarray(matrix)
     require(matrix, class_names)
@@ -137,7 +143,8 @@ def plot_confusion(matrix, class_names, title="Confusion on the eval split"):
     return figure
 
 
-def plot_mistakes(pictures, true, predicted, confidence, columns=4):
+def plot_mistakes(pictures: Sequence[ArrayLike], true: Sequence[str], predicted: Sequence[str],
+                  confidence: Sequence[float], columns: int = 4) -> Figure:
     """Pictures that were classified wrongly, each with its true class, the prediction and its probability."""
     require(pictures, true)
     use_style()

@@ -5,6 +5,7 @@ page without a server cannot ask Python. It holds no row and no constant of its 
 `tests/book/test_explorer.py` compares the two on random settings.
 """
 import json
+from typing import Any
 
 from asymmbook.figures.diagrams import COPY, NEW, PART_COLOURS
 from asymmlib.network import FEATURES, ROWS, SQUEEZE, STEM_CHANNELS
@@ -14,13 +15,13 @@ __all__ = ["CLASSES", "embed", "facts"]
 CLASSES = 1000  # of ImageNet, as in the paper's tables
 
 
-def facts():
+def facts() -> dict[str, Any]:
     """Return everything that the script takes from Python, as a mapping that JSON can hold."""
     return {"rows": {variant: [row._asdict() for row in rows] for variant, rows in ROWS.items()},
             "squeeze": SQUEEZE, "stem": STEM_CHANNELS, "features": FEATURES, "classes": CLASSES,
             "colours": {"copy": COPY, "new": NEW, "parts": list(PART_COLOURS.values())}}
 
 
-def embed():
+def embed() -> str:
     """Return `facts` as an HTML element that the script finds by its id."""
     return f'<script type="application/json" id="explorer-facts">{json.dumps(facts())}</script>'

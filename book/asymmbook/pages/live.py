@@ -12,6 +12,7 @@ import html
 import io
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 from asymmbook.checkout import project_root
 from asymmlib.base.files import atomic_folder, locked
 from asymmlib.deploy.engines import missing_package
-from asymmlib.runs import load_pretrained
+from asymmlib.runs import Classifier, load_pretrained
 from asymmlib.weights.released import available
 
 __all__ = ["SHOWN", "build", "demo", "markup", "networks", "obstacle", "trained"]
@@ -40,17 +41,17 @@ class Markup(str):
         return str(self)
 
 
-def built_dir():
+def built_dir() -> Path:
     """Where the packed files go; Sphinx copies it with the other static files."""
     return project_root() / "book" / "static" / "live" / "built"
 
 
-def runtime_dir():
+def runtime_dir() -> Path:
     """The files of onnxruntime-web, where `npm ci` has put them."""
     return project_root() / "book" / "live" / "node_modules" / "onnxruntime-web"
 
 
-def obstacle():
+def obstacle() -> str:
     """Why the demo cannot be built here, with what to do, or an empty text."""
     if missing_package("onnx"):
         return missing_package("onnx")
@@ -58,12 +59,12 @@ def obstacle():
     return f"the npm package onnxruntime-web is not here; with npm installed: {SET_UP}" if absent else ""
 
 
-def networks():
+def networks() -> list[Classifier]:
     """The `Classifier`s to show: released weights where they are here, else trained on the sample, quick recipe."""
     return [load_pretrained(name) if name in available() else trained(name) for name in SHOWN]
 
 
-def trained(name):
+def trained(name: str) -> Classifier:
     """A network trained on the drawn pictures by the quick recipe, its weights rounded to float16."""
     from asymmlib.data.sources import prepare
     from asymmlib.deploy.export import save_half
@@ -77,7 +78,7 @@ def trained(name):
     return replace(classifier, name=name)
 
 
-def build(shown=None, target=None):
+def build(shown: Iterable[Classifier] | None = None, target: Path | str | None = None) -> dict[str, int]:
     """Pack everything into `target` (default: `built_dir()`), replacing what was there; return {file: bytes}.
 
     Raises `RuntimeError` with what to do where `obstacle` names one.
@@ -104,7 +105,7 @@ def _script(name, content):
     return f'(globalThis.liveFiles ??= {{}})["{name}"] = "{packed}";\n'
 
 
-def samples():
+def samples() -> list[dict[str, str]]:
     """Drawn pictures that no network was trained on: a list of {name, png}, the latter as base64."""
     from asymmlib.data.sample import draw
     pictures = []
@@ -115,7 +116,7 @@ def samples():
     return pictures
 
 
-def demo(root="../_static/live"):
+def demo(root: str = "../_static/live") -> Markup:
     """Build, and return the page's markup, which a notebook shows as HTML: the demo, or why it is not there.
 
     root: the folder of live.js, seen from the page.
@@ -129,7 +130,7 @@ def demo(root="../_static/live"):
     return Markup(markup(shown, megabytes, root))
 
 
-def markup(shown, megabytes, root):
+def markup(shown: Iterable[Classifier], megabytes: float, root: str) -> str:
     """The demo's HTML for `Classifier`s."""
     models = [_facts(classifier) for classifier in shown]
     tables = "".join(TABLE.format(name=model["name"], label=html.escape(model["label"])) for model in models)

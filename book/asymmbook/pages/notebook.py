@@ -4,6 +4,7 @@ import os
 import platform
 import random
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from asymmlib.recipes import get_recipe
 __all__ = ["small_figures", "start"]
 
 
-def start(seed=0):
+def start(seed: int = 0) -> pd.DataFrame:
     """Seed Python, NumPy and Paddle, set the figure style, and return a table of versions, device, data and recipe."""
     paddle = load_paddle()
     from asymmbook.figures.style import use_style
@@ -31,7 +32,7 @@ def start(seed=0):
     return pd.DataFrame({"value": facts})
 
 
-def small_figures(shell, colours=64, dpi=110):
+def small_figures(shell: Any, colours: int = 64, dpi: int = 110) -> None:
     """Store the figures of this notebook as PNG with a palette: drawings lose little that is seen, and two thirds of
     their bytes. Not for photographs. `shell` is the notebook's `get_ipython()`."""
     import matplotlib.pyplot as plt

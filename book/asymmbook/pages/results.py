@@ -4,6 +4,7 @@ Numbers and sentences come from `asymmbook.evidence.findings`; here they become 
 of results (None: the project's).
 """
 import json
+from pathlib import Path
 
 import pandas as pd
 
@@ -77,7 +78,7 @@ def _p(value):
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def plan(folder=None):
+def plan(folder: Path | None = None) -> str:
     """What was run, and what not."""
     missing = findings.missing(folder)
     runs = read_results(folder)["runs"].set_index("run")
@@ -96,14 +97,14 @@ def plan(folder=None):
             + "\n\n:::{dropdown} Every planned run\n" + _table(pd.DataFrame(rows)) + "\n:::")
 
 
-def short(folder=None):
+def short(folder: Path | None = None) -> str:
     """The sentences that the recorded runs allow, as a list."""
     sentences = [*findings.verdicts(folder=folder).values(), *findings.guess_sentences(folder),
                  *findings.flaw_sentences(folder)]
     return "\n".join(f"- {sentence}" for sentence in sentences) or NONE
 
 
-def comparison(folder=None):
+def comparison(folder: Path | None = None) -> str:
     """The table of the comparison, and the Pareto front."""
     table = findings.compared(folder)
     if table.empty:
@@ -132,7 +133,7 @@ def _kernels(folder, group):
     return "".join(f"\n\n{sentence}" for sentence in findings.kernel_sentences(folder, [group]))
 
 
-def duels(folder=None):
+def duels(folder: Path | None = None) -> str:
     """McNemar's tests of the reference against the others."""
     table = findings.duels(folder=folder)
     if table.empty:
@@ -144,7 +145,7 @@ def duels(folder=None):
             + _table(shown, {"points": "{:+.1f}".format, "p": _p, "p, corrected": _p}))
 
 
-def flaws(folder=None):
+def flaws(folder: Path | None = None) -> str:
     """What mending each flaw is worth."""
     table = findings.flaws(folder)
     if table.empty:
@@ -156,7 +157,7 @@ def flaws(folder=None):
     return FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs) + "\n" + _table(table, formats)
 
 
-def longer_runs(folder=None):
+def longer_runs(folder: Path | None = None) -> str:
     """The runs at 128 pixels."""
     table = findings.recorded(("laptop", "laptop-seeds"), folder).sort_values("name", kind="stable")
     text = (f"The recipe `laptop`: {RECIPES['laptop'].image_size} pixels, without a test share, so these accuracies "
@@ -171,7 +172,7 @@ def longer_runs(folder=None):
     return text + _table(shown) + _kernels(folder, "laptop-stock")
 
 
-def hardest(folder=None):
+def hardest(folder: Path | None = None) -> str:
     """Test pictures that most runs get wrong."""
     table = findings.hardest(folder)
     if not len(findings.recorded("compare", folder)):
@@ -183,7 +184,7 @@ def hardest(folder=None):
             f"and all are right on {(table['wrong'] == 0).sum()}.")
 
 
-def limits(folder=None):
+def limits(folder: Path | None = None) -> str:
     """What may be concluded, and what not."""
     table, tests = findings.compared(folder), len(read_pictures("test", folder))
     if table.empty:
@@ -197,7 +198,7 @@ def limits(folder=None):
         flattery=flattery.mean(), least=flattery.min(), most=flattery.max())
 
 
-def origin(folder=None):
+def origin(folder: Path | None = None) -> str:
     """Machine, versions and commits of the recorded runs."""
     runs = read_results(folder)["runs"]
     if runs.empty:

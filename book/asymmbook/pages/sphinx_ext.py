@@ -5,13 +5,14 @@ every page, twice, and thereby an error into the browser's console; the book has
 """
 import html
 import re
+from typing import Any
 
 __all__ = ["describe", "setup"]
 
 LENGTH = 155  # characters that search engines show
 
 
-def describe(body, length=LENGTH):
+def describe(body: str | None, length: int = LENGTH) -> str:
     """Return the text of the first paragraph of a page's HTML, cut at a word's end; "" where there is none."""
     for paragraph in re.findall(r"<p[^>]*>(.*?)</p>", body or "", flags=re.S):
         text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", paragraph)).split())
@@ -45,7 +46,7 @@ def _words(file):
     return f"{getattr(file, 'filename', file)} {getattr(file, 'attributes', '')}"
 
 
-def setup(app):
+def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx; called by it."""
     app.connect("html-page-context", _finish_page, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -119,7 +119,7 @@ def commands():
         for code in inline(text):
             code = code.replace(".venv/bin/", "")
             spoken = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", code).split()
-            if len(spoken) > 1 and spoken[0] in PROGRAMS or re.fullmatch(r"ASYMMLIB_\w+=\S+", code):
+            if (len(spoken) > 1 and spoken[0] in PROGRAMS) or re.fullmatch(r"ASYMMLIB_\w+=\S+", code):
                 found.append(command(page, code))
     return list({item.text: item for item in found if item}.values())
 

@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from asymmlib.base.extras import unmet
 from asymmlib.base.startup import load_paddle
 from asymmlib.recipes import RECIPES, get_recipe
 from asymmlib.weights.released import RELEASED, available
@@ -36,6 +37,11 @@ def run_command(commands, program, description, arguments=None):
         options.run(options)
     except (ValueError, ArithmeticError, RuntimeError, OSError) as error:  # OSError: missing files, permissions
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if not (reason := unmet(error)):
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)

@@ -4,28 +4,14 @@
 command that brings it, and never fetched. No engine here uses the network or another program.
 """
 import os
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from asymmlib.base.environment import extra
+from asymmlib.base.extras import load_package, missing_package
 
-__all__ = ["ENGINES", "Engine", "load_engine", "load_package", "missing", "threads"]
-
-def load_package(name):
-    """Import a package of the extra `ship`; `RuntimeError` with the command to install it where it is missing."""
-    reason = missing_package(name)
-    if reason:
-        raise RuntimeError(reason)
-    return import_module(name)
-
-
-def missing_package(name):
-    """Why a package cannot be imported, or an empty text."""
-    return "" if find_spec(name) else f"the package {name} is not installed; {extra('ship')}"
+__all__ = ["ENGINES", "Engine", "load_engine", "missing", "threads"]
 
 
 def threads():

@@ -1,9 +1,9 @@
 """The wheel alone, beside Paddle and the declared dependencies, in a folder that has nothing to do with the project.
 
 `nox -s wheel` (`make wheel`) builds it, installs it into a bare environment and runs this file from another one: pytest
-brings nothing along. Each command runs as a user would type it, with a home of its own, once in an empty folder
-and once in a foreign git repository with folders that are named like ours. Nothing below that folder may be opened,
-listed, made or changed: Python's audit events tell what was.
+brings nothing along. Commands run as a user would type them, with a home of their own: all of them in an empty folder,
+those that train, read a run or write in a foreign git repository too, with folders that are named like ours. Nothing
+below either folder may be opened, listed, made or changed: Python's audit events tell what was.
 """
 import json
 import os
@@ -11,6 +11,7 @@ import re
 import subprocess
 import tarfile
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,23 +31,29 @@ below = os.path.join(os.getcwd(), "")
 log = os.open(os.environ["WATCH_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def watch(event, arguments):
-    if event in ("open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove") and arguments:
-        if isinstance(arguments[0], (str, bytes, os.PathLike)):
-            path = os.path.abspath(os.fsdecode(arguments[0]))
-            if path.startswith(below):
-                os.write(log, f"{event} {path}\\n".encode())
+    if event not in ("open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove"):
+        return
+    if not arguments or not isinstance(arguments[0], (str, bytes, os.PathLike)):
+        return
+    # relative to another folder: the last argument says so, but not for os.open, which has no mode
+    elsewhere = event in ("os.mkdir", "os.rename", "os.remove") and arguments[-1] != -1
+    path = os.path.abspath(os.fsdecode(arguments[0]))
+    if event == "open" and arguments[1] is None:
+        elsewhere = not os.path.lexists(path)
+    if path.startswith(below) and not elsewhere:
+        os.write(log, f"{event} {path}\\n".encode())
 
 sys.addaudithook(watch)
 """
 
 
 class Place:
-    """A current folder, and a home, for commands of the installed package."""
+    """A current folder, and a home (default: one of its own), for commands of the installed package."""
 
-    def __init__(self, folder):
-        self.work, self.home, self.log = (folder / name for name in ("work", "home", "watch.log"))
+    def __init__(self, folder, home=None):
+        self.work, self.home, self.log = folder / "work", home or folder / "home", folder / "watch.log"
         for path in (self.work, self.home, folder / "watch"):
-            path.mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)
         (folder / "watch" / "sitecustomize.py").write_text(WATCH)
         self.env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "OMP_NUM_THREADS": "1",
                     "PYTHONPATH": str(folder / "watch"), "WATCH_LOG": str(self.log)}
@@ -65,6 +72,14 @@ class Place:
         """{path: (bytes, time of change)} of all that is in the current folder."""
         return {path: path.is_file() and (path.read_bytes(), path.stat().st_mtime_ns) for path in self.work.rglob("*")}
 
+    @contextmanager
+    def untouched(self):
+        """Check that the block's commands neither changed nor read what is in the current folder."""
+        before = self.files()
+        yield self
+        assert self.files() == before
+        assert not self.log.read_text(), f"below the current folder: {self.log.read_text()}"
+
 
 def make_foreign(folder):
     """A git repository with one commit and the decoys; its README says whose it is."""
@@ -76,25 +91,27 @@ def make_foreign(folder):
         subprocess.run(["git", *command], cwd=folder, check=True)
 
 
-@pytest.fixture(scope="module", params=["empty folder", "foreign repository"])
-def place(request, tmp_path_factory):
-    """A place; when all tests there are done, its current folder is as it was, and no file of it was touched."""
-    place = Place(tmp_path_factory.mktemp("place"))
-    if request.param == "foreign repository":
-        make_foreign(place.work)
-    before = place.files()
-    yield place
-    assert place.files() == before
-    assert not place.log.read_text(), "the current folder was read or written"
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """An empty folder to be in, checked when all tests are done."""
+    with Place(tmp_path_factory.mktemp("place")).untouched() as place:
+        yield place
+
+
+def train(place, name):
+    return place.asymmlib("train", "--data", "sample", "--model", "asymmnet_small", "--name", name, "--epochs", "1",
+                          "--image-size", "32", "--batch-size", "64")[0]
+
+
+def commit(place, run):
+    info, = place.home.rglob(f"{run}/run.json")
+    return json.loads(info.read_text(encoding="utf-8"))["environment"]["commit"]
 
 
 @pytest.fixture(scope="module")
 def trained(place):
-    """What `prepare` and `train` printed in a place, which has the run `first` from then on."""
-    drawn, _ = place.asymmlib("prepare", "--data", "sample")
-    told, _ = place.asymmlib("train", "--data", "sample", "--model", "asymmnet_small", "--name", "first",
-                             "--epochs", "1", "--image-size", "32", "--batch-size", "64")
-    return drawn, told
+    """What `prepare` and `train` printed; the home has the run `first` from then on."""
+    return place.asymmlib("prepare", "--data", "sample")[0], train(place, "first")
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +144,19 @@ def test_prepare_and_train(place, trained):
     assert named == ["no curves for VisualDL: the package visualdl is not installed; it is in the extra `notebooks`: "
                      "pip install 'asymmlib[notebooks]'"]
     assert "eval top-1" in told
-    info, = place.home.rglob("first/run.json")
-    assert json.loads(info.read_text(encoding="utf-8"))["environment"]["commit"] is None
+    assert commit(place, "first") is None
+
+
+def test_foreign_files_and_commits_are_left_alone(place, trained, picture, tmp_path):
+    foreign = Place(tmp_path, home=place.home)
+    make_foreign(foreign.work)
+    with foreign.untouched():
+        train(foreign, "second")
+        foreign.asymmlib("evaluate", "first", "--data", "sample")
+        foreign.asymmlib("predict", picture)
+        foreign.asymmlib("export", "second")
+        foreign.run(PYTHON, "-m", "asymmbook", "results", code=2)
+    assert commit(foreign, "second") is None
 
 
 def test_evaluate(place, trained):
@@ -163,7 +191,7 @@ def test_export(place, trained):
     out, error = place.asymmlib("export", "first")
     assert [line for line in out.splitlines() if "not installed" in line] == [
         "no ONNX files: the package onnx is not installed; it is in the extra `ship`: pip install 'asymmlib[ship]'"]
-    info, = place.home.rglob("export/export.json")
+    info, = place.home.rglob("first/export/export.json")
     assert {"inference.json", "inference.pdiparams", "weights-float16.safetensors"} <= {
         path.name for path in info.parent.iterdir()}
     assert set(json.loads(info.read_text(encoding="utf-8"))["differences"]) == {
@@ -172,7 +200,7 @@ def test_export(place, trained):
 
 def test_models_and_engines(place):
     assert "asymmnet_large" in place.asymmlib("models")[0]
-    out, _ = place.asymmlib("bench-infer", "--model", "asymmnet_small", "--size", "32", "--batch", "1", "--rounds", "2")
+    out, _ = place.asymmlib("bench-infer", "--model", "asymmnet_small", "--size", "32", "--batch", "1", "--rounds", "1")
     left_out = [line for line in out.splitlines() if line.startswith("left out")]
     assert len(left_out) == 3 and all("the extra `ship`: pip install 'asymmlib[ship]'" in line for line in left_out)
 

@@ -1,6 +1,8 @@
 """Packages that may be missing: one line names the extra that brings each, and nothing else needs them."""
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 
@@ -75,3 +77,24 @@ def test_load_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(RuntimeError, match="the package onnx is not installed; it is in the extra `ship`"):
         extras.load_package("onnx")
+
+
+def broken(name):
+    """A package that is there, but lacks what one imports from it."""
+    package = ModuleType(name)
+    package.__spec__ = ModuleSpec(name, None)
+    return package
+
+
+@pytest.mark.parametrize(("package", "reason"), [
+    (None, "the package visualdl is not installed; it is in the extra `notebooks`"),
+    (broken("visualdl"), "cannot import name 'LogWriter'")], ids=["missing", "broken"])
+def test_training_goes_on_without_curves(package, reason, monkeypatch, capsys, tmp_path):
+    from asymmlib.callbacks import VisualDLLog
+    monkeypatch.setitem(sys.modules, "visualdl", package)
+    log = VisualDLLog(tmp_path / "visualdl")
+    log.on_train_begin()
+    log.on_epoch_end(0, {"row": {"epoch": 1, "train_loss": 1.0}})
+    log.on_train_end()
+    line, = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"no curves for VisualDL: {reason}") and not list(tmp_path.iterdir())

@@ -6,6 +6,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 JUPYTER_BOOK := $(RUN) $(VENV)/bin/jupyter-book
 READY := $(VENV)/.ready
+# the tools of isolated builds (jieba has no wheel) are pinned too: pip below 25.3 reads the first, newer ones the second
+PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 SITE := _build/html/index.html
 BROWSER := book/live/node_modules/.package-lock.json
 # $(call EDITION,zh_CN): build from what locale/edition.py has written
@@ -20,7 +22,7 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: bench book book-zh catalogues figures test faults serve notebooks lint unit nbtest site browser clean setup
+.PHONY: bench book book-zh catalogues figures test faults serve notebooks lint unit nbtest site browser wheel aistudio clean setup
 .DEFAULT_GOAL := book
 
 setup: $(READY) $(BROWSER)
@@ -30,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "Python 3.10 to 3.13 is needed; say which with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "venv is missing; on Debian: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,book,dev,ship]'
+	$(PINNED) $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,book,dev,ship]'
 	@touch $(READY)
 
 # the runtime of the live page, in the versions and with the hashes of book/live/package-lock.json
@@ -84,6 +86,10 @@ catalogues: $(READY)
 # The built site in Chromium, with the network cut; skipped, with the reason, where there is no Chromium.
 browser: $(READY)
 	$(RUN) -m pytest -q -rs -n 2 tests/browser
+
+# What others install, in environments of their own; a Python that is not here is skipped, all without a package index.
+wheel aistudio: $(READY)
+	$(RUN) -m nox --no-error-on-missing-interpreters --sessions $@
 
 # Execute the notebooks on the drawn pictures and store what they show: no other pictures go into the repository.
 notebooks: $(READY)

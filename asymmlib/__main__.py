@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from asymmlib.base.extras import unmet
 from asymmlib.base.startup import load_paddle
 from asymmlib.recipes import RECIPES, get_recipe
 from asymmlib.weights.released import RELEASED, available
@@ -38,6 +39,11 @@ def run_command(commands: dict[str, tuple[Callable, Callable]], program: str, de
         options.run(options)
     except (ValueError, ArithmeticError, RuntimeError, OSError) as error:  # OSError: missing files, permissions
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if not (reason := unmet(error)):
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)

@@ -17,7 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from asymmlib.base import parallel
-from asymmlib.base.environment import extra
+from asymmlib.base.extras import missing_package
 from asymmlib.base.files import atomic_write
 from asymmlib.checkpoint import save_checkpoint
 from asymmlib.evaluation import evaluate
@@ -129,8 +129,8 @@ class VisualDLLog(paddle.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         try:
             from visualdl import LogWriter  # here, because it takes a second to import
-        except ImportError:
-            print(f"no curves for VisualDL: the package visualdl is not installed; {extra('notebooks')}", flush=True)
+        except ImportError as error:
+            print(f"no curves for VisualDL: {missing_package('visualdl') or error}", flush=True)
             self.writer: Any = None
             return
         self.writer = LogWriter(logdir=self.folder)

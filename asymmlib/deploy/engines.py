@@ -5,35 +5,19 @@ command that brings it, and never fetched. No engine here uses the network or an
 """
 import os
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from asymmlib.base.environment import extra
+from asymmlib.base.extras import load_package, missing_package
 
 if TYPE_CHECKING:
     import paddle
 
-__all__ = ["ENGINES", "Engine", "Runner", "load_engine", "load_package", "missing", "threads"]
+__all__ = ["ENGINES", "Engine", "Runner", "load_engine", "missing", "threads"]
 
 Runner = Callable[[np.ndarray], np.ndarray]  # float32 [N, 3, H, W] -> logits [N, C]
-
-
-def load_package(name: str) -> ModuleType:
-    """Import a package of the extra `ship`; `RuntimeError` with the command to install it where it is missing."""
-    reason = missing_package(name)
-    if reason:
-        raise RuntimeError(reason)
-    return import_module(name)
-
-
-def missing_package(name: str) -> str:
-    """Why a package cannot be imported, or an empty text."""
-    return "" if find_spec(name) else f"the package {name} is not installed; {extra('ship')}"
 
 
 def threads() -> int:

@@ -20,9 +20,10 @@ import paddle
 from safetensors.numpy import save
 
 from asymmlib.base.environment import environment
+from asymmlib.base.extras import missing_package
 from asymmlib.base.files import atomic_write, make_folder
 from asymmlib.base.startup import native_noise_left_out
-from asymmlib.deploy.engines import ENGINES, load_engine, missing, missing_package
+from asymmlib.deploy.engines import ENGINES, load_engine, missing
 from asymmlib.deploy.onnx_graph import OPSET, halved, make_onnx
 
 if TYPE_CHECKING:

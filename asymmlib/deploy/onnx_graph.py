@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import paddle
 
+from asymmlib.base.extras import load_package
 from asymmlib.base.startup import native_noise_left_out
-from asymmlib.deploy.engines import load_package
 
 __all__ = ["OPSET", "WRITERS", "halved", "make_onnx"]
 

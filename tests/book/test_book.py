@@ -1,15 +1,21 @@
 """The book's sources hold together: links, citations, figures, table of contents, spelling, and the workflow."""
 import json
+import logging
+import os
 import re
+import subprocess
+import sys
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from spellchecker import SpellChecker
 
 from asymmbook.checkout import project_root
+from asymmbook.pages import sphinx_ext
 from asymmbook.pages.sphinx_ext import describe
 
 ROOT = project_root()
@@ -140,3 +146,32 @@ def test_workflow_tests_then_publishes():
     assert [name.split("@")[0] for name in used][-2:] == ["actions/upload-pages-artifact", "actions/deploy-pages"]
     folder = next(step["with"]["path"] for step in build["steps"] if "upload-pages" in step.get("uses", ""))
     assert Path(folder) == Path("_build/html")
+
+
+def test_jieba_keeps_its_cache_with_the_build(tmp_path):
+    """A Chinese page, built by Sphinx with a shared temporary folder: that one stays empty."""
+    pytest.importorskip("jieba")
+    shared, source = tmp_path / "tmp", tmp_path / "source"
+    shared.mkdir()
+    source.mkdir()
+    (source / "index.rst").write_text("卷积网络\n========\n", encoding="utf-8")
+    options = ["-C", "-D", "extensions=asymmbook.pages.sphinx_ext", "-D", "language=zh_CN", "-D",
+               "html_search_language=zh", "-d", str(tmp_path / "doctrees")]
+    done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", *options, str(source), str(tmp_path / "html")],
+                          env=os.environ | {"TMPDIR": str(shared)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not list(shared.rglob("*")) and (tmp_path / "doctrees" / "jieba" / "jieba.cache").is_file()
+    index = (tmp_path / "html" / "searchindex.js").read_text(encoding="utf-8")
+    assert f'"titleterms": {{{json.dumps("卷积")}: 0, {json.dumps("网络")}: 0}}' in index
+
+
+def test_a_chinese_search_without_jieba_is_a_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    app = SimpleNamespace(config=SimpleNamespace(html_search_language="zh"), doctreedir=tmp_path)
+    with caplog.at_level(logging.WARNING):
+        sphinx_ext.keep_words_private(app)
+    assert "the package jieba is not installed; it is in the extra `book`" in caplog.text
+    caplog.clear()
+    app.config.html_search_language = "en"
+    sphinx_ext.keep_words_private(app)
+    assert not caplog.text and not list(tmp_path.iterdir())

@@ -16,10 +16,10 @@ from PIL import Image
 
 from asymmbook.checkout import project_root
 from asymmbook.pages import live
+from asymmlib.base.extras import missing_package
 from asymmlib.base.files import checksum
 from asymmlib.data.pictures import load_picture, normalise
 from asymmlib.data.sample import draw
-from asymmlib.deploy.engines import missing_package
 from asymmlib.deploy.export import eager_logits, save_half
 from asymmlib.deploy.timing import typical_network
 from asymmlib.runs import Classifier

@@ -121,16 +121,50 @@ def test_every_import_is_declared(folder):
         assert foreign <= declared, f"{path.name} imports {foreign - declared}, which pyproject.toml does not declare"
 
 
-def test_every_file_of_the_package_is_installed():
+def wheel_files():
+    """{path in the wheel: path in the checkout} of the packages' files, by pyproject.toml."""
     setup = PROJECT["tool"]["setuptools"]
     tops = setup["package-dir"]
     folders = {name: ROOT / tops.get(name, f"{tops[name.split('.')[0]]}/{'/'.join(name.split('.')[1:])}")
                for name in setup["packages"]}
-    covered = {path for folder in folders.values() for path in folder.glob("*.py")}
-    for name, patterns in setup["package-data"].items():
-        for pattern in patterns:
-            assert set(folders[name].glob(pattern)), f"package-data {pattern} of {name} matches nothing"
-            covered |= set(folders[name].glob(pattern))
+    files = {}
+    for name, folder in folders.items():
+        for pattern in ("*.py", *setup["package-data"].get(name, ())):
+            found = set(folder.glob(pattern))
+            assert found or pattern == "*.py", f"package-data {pattern} of {name} matches nothing"
+            files |= {f"{name.replace('.', '/')}/{path.name}": path for path in found}
+    return files
+
+
+def test_the_wheel_brings_kernels_and_small_weights_and_no_tests():
+    files = wheel_files()
+    assert {"asymmlib/fast/kernels.cc", "asymmlib/pretrained/asymmnet_small.json",
+            "asymmlib/pretrained/asymmnet_small.safetensors", "asymmbook/__main__.py"} <= set(files)
+    assert {name.split("/")[0] for name in files} == {"asymmlib", "asymmbook"}
+    brought = {path.relative_to(ROOT).parts[0] for path in files.values()}
+    assert brought == {"asymmlib", "book", "weights"} and sum(name.endswith(".safetensors") for name in files) == 1
+
+
+def test_tools_of_this_build_are_the_pinned_ones():
+    """Isolated builds take the pins too; asymmlib itself is built anew by every set-up, not taken from pip's cache."""
+    if sys.prefix != str(ROOT / ".venv"):
+        pytest.skip("these tests run in an environment that `make` has not made")
+    setuptools = pins(f"{sys.version_info.major}.{sys.version_info.minor}")["setuptools"]
+    installed, = metadata.distributions(name="asymmlib", path=[sysconfig.get_path("purelib")])
+    assert f"Generator: setuptools ({setuptools})" in installed.read_text("WHEEL")
+
+
+def test_one_command_for_ai_studio():
+    """`nox -s aistudio` runs the one of how-to-run.md; no other page repeats it."""
+    pages = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *ROOT.glob("book/*.md"))}
+    assert [name for name, text in pages.items() if "pip install --user" in text] == ["how-to-run.md"]
+    assert pages["how-to-run.md"].count("pip install --user") == 1
+    section = pages["README.md"].split("## AI Studio")[1].split("\n## ")[0]
+    assert "(book/how-to-run.md#on-ai-studio)" in section and "pip" not in section
+
+
+def test_every_file_of_the_package_is_installed():
+    covered = set(wheel_files().values())
     found = {path for package in ("asymmlib", "book/asymmbook") for path in (ROOT / package).rglob("*")
              if path.is_file() and "__pycache__" not in path.parts and path.name != "README.md"}
     assert found <= covered, f"not installed with the package: {found - covered}"

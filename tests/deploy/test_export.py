@@ -11,6 +11,7 @@ from paddle import nn
 
 from asymmbook.checkout import results_dir
 from asymmlib.__main__ import main
+from asymmlib.base import extras
 from asymmlib.deploy import engines, export, timing
 from asymmlib.deploy.timing import typical_network
 from asymmlib.models import MODELS
@@ -195,12 +196,12 @@ def test_no_engine_calls_another_program_or_the_network(network, tmp_path, image
 
 def without(*packages):
     """A `find_spec` that does not know some packages."""
-    find_spec = engines.find_spec
+    find_spec = extras.find_spec
     return lambda name: None if name in packages else find_spec(name)
 
 
 def test_missing_packages_are_named_with_their_extra(network, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", without("onnx", "openvino"))
+    monkeypatch.setattr(extras, "find_spec", without("onnx", "openvino"))
     differences = export.export(network, tmp_path, SIZE)
     assert set(differences) == {"paddle", "paddle-onednn", "weights-float16"}
     assert "the package onnx is not installed; it is in the extra `ship`: pip install" in capsys.readouterr().out

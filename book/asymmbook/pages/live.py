@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from asymmbook.checkout import project_root
+from asymmlib.base.extras import missing_package
 from asymmlib.base.files import atomic_folder, locked
-from asymmlib.deploy.engines import missing_package
 from asymmlib.runs import Classifier, load_pretrained
 from asymmlib.weights.released import available
 

@@ -1,13 +1,19 @@
 """A Sphinx extension for the book's pages: a description for each, and no script that would fetch code from elsewhere.
 
+The words of the Chinese search are cut by jieba, whose cache stays with the build: see `keep_words_private`.
+
 Named in `_config.yml`. Jupyter Book loads `sphinx_thebe` in any case, which writes the address of a remote script into
 every page, twice, and thereby an error into the browser's console; the book has no use for it.
 """
 import html
+import logging
 import re
+from pathlib import Path
 from typing import Any
 
-__all__ = ["describe", "setup"]
+from asymmlib.base.extras import missing_package
+
+__all__ = ["describe", "keep_words_private", "setup"]
 
 LENGTH = 155  # characters that search engines show
 
@@ -19,6 +25,23 @@ def describe(body: str | None, length: int = LENGTH) -> str:
         if text:
             return text if len(text) <= length else re.sub(r"\s+\S*$", "", text[:length]) + "…"
     return ""
+
+
+def keep_words_private(app: Any) -> None:
+    """Let jieba keep its cache with the build's doctrees.
+
+    Left alone, it reads one of a fixed name in the temporary folder that all users of the machine share. Without
+    jieba the search would find no Chinese word, of which Sphinx says nothing: here it is a warning.
+    """
+    if app.config.html_search_language != "zh":
+        return
+    if reason := missing_package("jieba"):
+        logging.getLogger(f"sphinx.{__name__}").warning("no search for Chinese words: %s", reason)
+        return
+    import jieba
+    folder = Path(app.doctreedir, "jieba")
+    folder.mkdir(parents=True, exist_ok=True)
+    jieba.dt.tmp_dir = str(folder)
 
 
 def _finish_page(app, pagename, templatename, context, doctree):
@@ -48,5 +71,6 @@ def _words(file):
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx; called by it."""
+    app.connect("builder-inited", keep_words_private)
     app.connect("html-page-context", _finish_page, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -138,8 +138,8 @@ class EpochSampler(paddle.io.BatchSampler):
 def make_loader(pictures, batch_size, shuffle=False, seed=0, workers=0, rank=0, ranks=1, drop_last=False):
     """Return a `paddle.io.DataLoader` over batches (float32 `[B, 3, size, size]`, int64 `[B, 1]`).
 
-    The last batch may be smaller, unless `drop_last` leaves it out. `workers` are extra processes; 0 is as fast once the
-    pixels are cached. `batch_size` counts the pictures of all `ranks` together.
+    The last batch may be smaller, unless `drop_last` leaves it out. `workers` are extra processes; 0 is as fast once
+    the pixels are cached. `batch_size` counts the pictures of all `ranks` together.
     """
     sampler = EpochSampler(pictures, batch_size, shuffle, seed, rank, ranks, drop_last)
     return paddle.io.DataLoader(pictures, batch_sampler=sampler, num_workers=workers)

@@ -47,10 +47,10 @@ BEFORE = {"initialisation": "as-built", "norm": "as-built"}
 class Recipe:
     """Everything that decides a training run, except the model.
 
-    `data` is a choice of `asymmlib.data.sources.prepare`, or None for what `ASYMMLIB_DATA` says. Sizes are pixels, rates
-    are per step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of its
-    own (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first pictures
-    of each class of the train split; `drop_last` leaves out the pictures of an epoch that do not fill a batch.
+    `data` is a choice of `asymmlib.data.sources.prepare`, or None for what `ASYMMLIB_DATA` says. Sizes are pixels,
+    rates are per step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of
+    its own (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first
+    pictures of each class of the train split; `drop_last` leaves out those of an epoch that do not fill a batch.
     `initialisation` and `norm` treat all networks alike, `dropout` all but VGG19 (two layers of its own) and ResNet50
     (none). `accelerate` uses the faster CPU kernels of `asymmlib.fast` where they can be had (no effect on a GPU, none
     on results beyond rounding). `amp` computes in float16 where that is safe and scales the loss, on a device that

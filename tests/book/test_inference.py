@@ -86,8 +86,8 @@ def test_one_run_decides_nothing():
 def test_sentences_say_what_was_found():
     shown = Difference(0.05, 0.02, 0.08, 0.001, 0.01, 1817, 10)
     assert sentence(("A", "B"), shown, 0.004) == (
-        "A against B: +5.0 points (+2.0 to +8.0) over 1817 pictures and 10 runs each, corrected p = 0.004: a difference "
-        "is shown.")
+        "A against B: +5.0 points (+2.0 to +8.0) over 1817 pictures and 10 runs each, corrected p = 0.004: a "
+        "difference is shown.")
     text = sentence(("A", "B"), shown._replace(low=-0.01), 0.2, tests=5)
     missed = resolution(0.09 / 2 / 1.959964, 5)
     assert "no difference is shown" in text and f"less than {100 * missed:.1f} points" in text

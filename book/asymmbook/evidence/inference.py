@@ -8,9 +8,9 @@ p-value flips signs of both. With d the difference in correctness on one picture
 
 and the error of the mean has the square  run² / runs + picture² / pictures + rest² / (pictures * repeats).
 
-Few runs tell little about the variance between runs, so interval and p-value are widened from the normal distribution to
-Student's with Satterthwaite's degrees of freedom; without it, intervals from five runs hold in 87 to 93 % of simulated
-comparisons, with it in 95 to 98 % (tests/book/test_inference.py simulates it).
+Few runs tell little about the variance between runs, so interval and p-value are widened from the normal distribution
+to Student's with Satterthwaite's degrees of freedom; without it, intervals from five runs hold in 87 to 93 % of
+simulated comparisons, with it in 95 to 98 % (tests/book/test_inference.py simulates it).
 Sources: Carpenter, Goldstein and Rasbash (2003) for residuals scaled to the estimated variance; Satterthwaite (1946).
 """
 from typing import NamedTuple
@@ -61,8 +61,8 @@ def _paired(first, second):
     keys = ["picture", "run"]
     merged = first[[*keys, "right"]].merge(second[[*keys, "right"]], on=keys, validate="one_to_one")
     if not len(merged) == len(first) == len(second):
-        raise ValueError(f"the networks answered {len(first)} and {len(second)} times, {len(merged)} of them on the same "
-                         "pictures in the same runs; a comparison needs the same ones")
+        raise ValueError(f"the networks answered {len(first)} and {len(second)} times, {len(merged)} of them on the "
+                         "same pictures in the same runs; a comparison needs the same ones")
     return merged[keys].assign(d=merged["right_x"].astype(float) - merged["right_y"].astype(float))
 
 
@@ -171,7 +171,7 @@ def sentence(names, result, p, tests=1, level=LEVEL):
         return f"{points}, corrected p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: a difference is shown."
     error = (result.high - result.low) / (2 * norm.isf(LEVEL / 2))
     return (f"{points}, corrected p = {p:.2f}: no difference is shown; one of less than "
-            f"{100 * resolution(error, tests, level):.1f} points would have been missed more often than one time in five.")
+            f"{100 * resolution(error, tests, level):.1f} points would be missed more than one time in five.")
 
 
 def per_class_accuracy(labels, predicted):

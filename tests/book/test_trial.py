@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from asymmbook.checkout import project_root
-from asymmbook.evidence import design, folds, records, trial_runner, trial_work
+from asymmbook.evidence import design, folds, records, trial_runner, trial_work, verdicts
 from asymmbook.evidence.ablation import KINDS, Ablated, register
 from asymmbook.evidence.trial import ABLATIONS, BASE, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
 from asymmbook.evidence.tuning import DECAYS, RATES, REST, Setting, tuning
@@ -15,6 +15,7 @@ from asymmbook.pages.results import _table
 from asymmlib.complexity import count
 from asymmlib.data.sources import prepare
 from asymmlib.models import create_model
+from asymmlib.training import make_schedule
 
 PLAN = design.foreseen_plan()
 
@@ -53,6 +54,52 @@ def test_each_flaw_differs_from_the_article_in_one_thing():
     for run in flaws:
         changed = {key for key, value in run.recipe.as_dict().items() if value != flawed[key]} - {"name"}
         assert len(changed) == {"flawed": 0, "mended-all": 4}.get(run.recipe.name, 1)
+
+
+def test_swings_end_where_the_protocol_says():
+    """45 batches an epoch end near 0, as in the article; 46 end at the peak."""
+    for batches, low, high in ((45, 0, 1e-4), (46, 0.0099, 0.0102)):
+        for run in PLAN:
+            swings = run.group in "cd" and run.recipe.schedule == "cosine-per-batch" and run.fold in (None, 0)
+            if swings and run.recipe.drop_last == (batches == 45):
+                schedule, by_epoch = make_schedule(run.recipe, batches)
+                for _ in range(batches * run.recipe.epochs - 1):
+                    schedule.step()
+                assert not by_epoch and low <= schedule.get_lr() <= high, run.name
+
+
+def test_every_test_of_the_protocol_has_its_runs_in_the_plan():
+    rows = pd.DataFrame([{"group": run.group, "network": run.network, "recipe": run.recipe.name, "repeat": run.repeat,
+                          "pictures": run.pictures} for run in PLAN])
+    tested = verdicts.families()
+    assert {name: len(pairs) for name, pairs in tested.items()} == {
+        "a, 64px": 5, "a, 128px": 5, f"d, {PAIR[0]}": 6, f"d, {PAIR[1]}": 5, "b": 2, "e": 0, "f": 5, "default": 4}
+    for side in (side for pairs in tested.values() for pair in pairs for side in pair):
+        assert sum((rows[list(part)] == pd.Series(part)).all(axis=1).sum() for part in side.rows) == side.runs, side
+
+
+def test_verdicts_from_records(monkeypatch):
+    """Two networks of known accuracy and one without all its runs."""
+    runs = pd.DataFrame([{"run": run.name, "group": run.group, "network": run.network, "recipe": run.recipe.name,
+                          "pictures": run.pictures, "repeat": run.repeat, "fold": run.fold, "top1": 0.5}
+                         for run in PLAN if run.group == "a"])
+    runs = runs[~((runs["network"] == "asymmnet_large-r2") & (runs["fold"] == 4))]
+    chance = {PAIR[0]: 0.75, PAIR[1]: 0.55}
+
+    def answers(rows, folder):
+        parts = []
+        for row in rows.itertuples():
+            rng = np.random.default_rng(sum(row.run.encode()))
+            pictures = range(100 * row.fold, 100 * row.fold + 100)
+            parts.append(pd.DataFrame({"picture": pictures, "run": f"r{row.repeat}f{row.fold}",
+                                       "right": rng.random(100) < chance.get(row.network, 0.75)}))
+        return pd.concat(parts)
+    monkeypatch.setattr(records, "read_runs", lambda folder=None: runs)
+    monkeypatch.setattr(records, "answers", answers)
+    table = verdicts.verdicts("a, 64px").set_index("second")
+    assert table["sentence"][PAIR[1]].endswith("a difference is shown.") and table["mean"][PAIR[1]] > 0.1
+    assert table["sentence"]["asymmnet_large-r2"].endswith("not run, or not complete.") and table["p"].max() == 1
+    assert "no difference is shown" in table["sentence"]["asymmnet_large-r0"]
 
 
 @pytest.mark.parametrize(("width", "matched"), MATCHED.items())

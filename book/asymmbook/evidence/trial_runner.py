@@ -90,7 +90,8 @@ def _paces():
 def run(pattern="*", jobs=1):
     """Train every run that matches, can start and is not done, `jobs` side by side; go on where tuning adds runs.
 
-    Failed runs are tried once each; at the end `RuntimeError` names those that failed again. The pictures are checked
+    With more than one job the group "time" is left out, whose runs need the machine for themselves. Failed runs are
+    tried once each; at the end `RuntimeError` names those that failed again. The pictures are checked
     once, before the first run.
     """
     if jobs < 1:
@@ -103,7 +104,8 @@ def run(pattern="*", jobs=1):
         while True:
             runs, states = _matching(pattern)
             ready = [planned for planned in runs if planned.name not in tried
-                     and states[planned.name] in ("new", "started", "failed") and not planned.awaits]
+                     and states[planned.name] in ("new", "started", "failed") and not planned.awaits
+                     and not (planned.group == "time" and jobs > 1)]
             while ready and len(active) < jobs:
                 planned = ready.pop(0)
                 tried.add(planned.name)

@@ -15,8 +15,8 @@ from asymmlib.weights.released import RELEASED, available
 
 __all__ = ["main", "run_command"]
 
-DATA_HELP = ('"sample" (drawn by this project), "caltech16", or the path of a folder of class folders or of a zip or '
-             "tar of one; default: ASYMMLIB_DATA, else sample")
+DATA_HELP = ('"sample" (drawn by this project), "caltech16", "caltech101", or the path of a folder of class folders '
+             "or of a zip or tar of one; default: ASYMMLIB_DATA, else sample")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def _parser(commands, program, description):
 
 def _data_options(command):
     command.add_argument("--data", help=DATA_HELP)
-    command.add_argument("--archive", help="with caltech16: a local copy of caltech-101.zip instead of a download")
+    command.add_argument("--archive", help="with either Caltech: a local copy of caltech-101.zip instead of a download")
     command.add_argument("--test-share", action="store_true", help="keep another fifth of every class for a test split")
     command.add_argument("--on-error", choices=("error", "skip"), default="error",
                          help="unreadable pictures: stop and list them, or leave them out and list them")

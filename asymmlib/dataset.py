@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from asymmlib.data.pictures import cached_pixels, measure_statistics, normalise
 
@@ -24,6 +24,8 @@ __all__ = ["ARTICLE_MEAN", "ARTICLE_STD", "EpochSampler", "Pictures", "make_load
 ARTICLE_MEAN = (0.50950350, 0.54632660, 0.57409690)
 ARTICLE_STD = (0.26059777, 0.26041326, 0.29220656)
 CROP_AREA, CROP_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # "crop-flip", as in Szegedy et al., 2015
+COLOUR = (0.6, 1.4)  # factors of "crop-flip-colour"
+COLOURS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
 class Pictures(paddle.io.Dataset):
@@ -76,11 +78,13 @@ class Pictures(paddle.io.Dataset):
 
     def _augment(self, pixels, rng):
         image = Image.fromarray(pixels)
-        if self.augmentation == "crop-flip":
-            return np.asarray(_crop_flip(image, rng))
+        if self.augmentation.startswith("crop-flip"):
+            image = _crop_flip(image, rng)
+            return np.asarray(_recolour(image, rng) if self.augmentation == "crop-flip-colour" else image)
         nearest = self.augmentation == "rotate-nearest"
         angle = rng.uniform(-self.rotation, self.rotation)
-        return np.asarray(image.rotate(angle, Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR))
+        image = image.rotate(angle, Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR)
+        return np.asarray(_flip(image, rng) if self.augmentation == "rotate-flip" else image)
 
 
 def _crop_flip(image, rng):
@@ -91,23 +95,38 @@ def _crop_flip(image, rng):
     width, height = (min(size, round(side)) for side in (np.sqrt(area * aspect), np.sqrt(area / aspect)))
     left, top = rng.integers(size - width + 1), rng.integers(size - height + 1)
     image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+    return _flip(image, rng)
+
+
+def _flip(image, rng):
     return ImageOps.mirror(image) if rng.random() < 0.5 else image
+
+
+def _recolour(image, rng):
+    for enhance in COLOURS:
+        image = enhance(image).enhance(rng.uniform(*COLOUR))
+    return image
 
 
 class EpochSampler(paddle.io.BatchSampler):
     """Batches of indices in an order by (seed, epoch) alone; `DataLoader(shuffle=True)` follows global state.
 
     Of several `ranks`, each gets its part of every batch. Raises `ValueError` where the last batch has fewer pictures
-    than there are ranks.
+    than there are ranks. `drop_last` leaves out the last batch where it is smaller than the others: `ValueError` where
+    none would remain.
     """
 
     def __init__(self, dataset: paddle.io.Dataset, batch_size: int, shuffle: bool = False, seed: int = 0, rank: int = 0,
-                 ranks: int = 1) -> None:
+                 ranks: int = 1, drop_last: bool = False) -> None:
         super().__init__(dataset, batch_size=batch_size)
         self.length, self.shuffled, self.seed, self.epoch = len(dataset), shuffle, seed, 0
-        self.rank, self.ranks = rank, ranks
-        if (smallest := self.length % batch_size or batch_size) < ranks:
-            raise ValueError(f"{self.length} pictures in batches of {batch_size} leave {smallest} for the last batch, "
+        self.rank, self.ranks, self.used = rank, ranks, self.length
+        if drop_last:
+            self.used -= self.length % batch_size
+            if not self.used:
+                raise ValueError(f"{self.length} pictures fill no batch of {batch_size}: drop_last would leave none")
+        if (smallest := self.used % batch_size or batch_size) < ranks:
+            raise ValueError(f"{self.used} pictures in batches of {batch_size} leave {smallest} for the last batch, "
                              f"fewer than the {ranks} processes: choose another batch size or fewer processes")
 
     def set_epoch(self, epoch: int) -> None:
@@ -118,20 +137,20 @@ class EpochSampler(paddle.io.BatchSampler):
         order = np.arange(self.length)
         if self.shuffled:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        for start in range(0, self.length, self.batch_size):
-            batch = order[start:start + self.batch_size]
+        for start in range(0, self.used, self.batch_size):
+            batch = order[:self.used][start:start + self.batch_size]
             yield np.array_split(batch, self.ranks)[self.rank].tolist()
 
     def __len__(self) -> int:
-        return -(-self.length // self.batch_size)
+        return -(-self.used // self.batch_size)
 
 
 def make_loader(pictures: paddle.io.Dataset, batch_size: int, shuffle: bool = False, seed: int = 0, workers: int = 0,
-                rank: int = 0, ranks: int = 1) -> paddle.io.DataLoader:
+                rank: int = 0, ranks: int = 1, drop_last: bool = False) -> paddle.io.DataLoader:
     """Return a `paddle.io.DataLoader` over batches (float32 `[B, 3, size, size]`, int64 `[B, 1]`).
 
-    The last batch may be smaller. `workers` are extra processes; 0 is as fast once the pixels are cached. `batch_size`
-    counts the pictures of all `ranks` together.
+    The last batch may be smaller, unless `drop_last` leaves it out. `workers` are extra processes; 0 is as fast once
+    the pixels are cached. `batch_size` counts the pictures of all `ranks` together.
     """
-    sampler = EpochSampler(pictures, batch_size, shuffle, seed, rank, ranks)
+    sampler = EpochSampler(pictures, batch_size, shuffle, seed, rank, ranks, drop_last)
     return paddle.io.DataLoader(pictures, batch_sampler=sampler, num_workers=workers)

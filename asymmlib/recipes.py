@@ -8,7 +8,19 @@ import os
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-__all__ = ["AUGMENTATIONS", "NORMALISATIONS", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Recipe", "get_recipe", "shorten"]
+__all__ = [
+    "AUGMENTATIONS",
+    "BEFORE",
+    "INITIALISATIONS",
+    "NORMALISATIONS",
+    "NORMS",
+    "OPTIMIZERS",
+    "RECIPES",
+    "SCHEDULES",
+    "Recipe",
+    "get_recipe",
+    "shorten",
+]
 
 # What each choice does is written where it is carried out (asymmlib.training, asymmlib.dataset).
 SCHEDULES = {
@@ -24,22 +36,39 @@ NORMALISATIONS = {
 AUGMENTATIONS = {
     "rotate": "random rotation by at most `rotation` degrees, bilinear: what the article means",
     "rotate-nearest": "the same with nearest-neighbour sampling: what the article does",
+    "rotate-flip": "rotation, and a random mirror image",
     "crop-flip": "random resized crop of 8 to 100 % of the area, random mirror image: usual on ImageNet",
+    "crop-flip-colour": "the same, and brightness, contrast and saturation times 0.6 to 1.4 each",
     "none": "no augmentation",
 }
+INITIALISATIONS = {
+    "he": "He-normal by each filter's own fan-in in every convolution and hidden linear layer, N(0, 0.01) in the "
+          "classifier, biases 0",
+    "paddle-default": "Paddle 3.3.1's rule: He-normal by all input channels, also of a depthwise filter; "
+                      "Xavier-uniform in linear layers, biases 0",
+    "as-built": "whatever the network's own code and the installed Paddle do",
+}
+NORMS = {
+    "common": "momentum 0.9 and epsilon 1e-5 in every batch norm",
+    "as-built": "each network's own",
+}
+# What runs did before a field of the recipe existed, where that is not the field's default
+BEFORE = {"initialisation": "as-built", "norm": "as-built"}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training run, except the model.
 
-    `data` is "sample", "caltech16", a path, or None for what `ASYMMLIB_DATA` says. Sizes are pixels, rates are per
-    step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of its own
-    (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first pictures
-    of each class of the train split. `accelerate` uses the faster CPU kernels of `asymmlib.fast` where they can be
-    had (no effect on a GPU, none on results beyond rounding). `amp` computes in float16 where that is safe and scales
-    the loss, on a device that supports it (GPUs; no effect on a CPU). `patience` ends a run after so many epochs in a
-    row without a better eval top-1; None runs all epochs. Raises `ValueError` that names the field and what it accepts.
+    `data` is a choice of `asymmlib.data.sources.prepare`, or None for what `ASYMMLIB_DATA` says. Sizes are pixels,
+    rates are per step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of
+    its own (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first
+    pictures of each class of the train split; `drop_last` leaves out those of an epoch that do not fill a batch.
+    `initialisation` and `norm` treat all networks alike, `dropout` all but VGG19 (two layers of its own) and ResNet50
+    (none). `accelerate` uses the faster CPU kernels of `asymmlib.fast` where they can be had (no effect on a GPU, none
+    on results beyond rounding). `amp` computes in float16 where that is safe and scales the loss, on a device that
+    supports it (GPUs; no effect on a CPU). `patience` ends a run after so many epochs in a row without a better eval
+    top-1; None runs all epochs. Raises `ValueError` that names the field and what it accepts.
     """
 
     name: str
@@ -50,6 +79,9 @@ class Recipe:
     data: str | None = None
     test_share: bool = False
     train_per_class: int | None = None
+    drop_last: bool = False
+    initialisation: str = "he"
+    norm: str = "common"
     optimizer: str = "momentum"
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -70,7 +102,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("normalisation", NORMALISATIONS),
-                             ("augmentation", AUGMENTATIONS)):
+                             ("augmentation", AUGMENTATIONS), ("initialisation", INITIALISATIONS), ("norm", NORMS)):
             if not isinstance(getattr(self, field), str) or getattr(self, field) not in known:
                 raise ValueError(f"recipe {self.name!r}: unknown {field} {getattr(self, field)!r}; "
                                  f"known: {', '.join(known)}")
@@ -112,7 +144,7 @@ _LIMITS = (
 )
 _WHOLE = ("image_size", "epochs", "batch_size", "train_per_class", "warmup_epochs", "patience", "seed")
 _OPTIONAL = ("train_per_class", "asymmnet_weight_decay", "patience")
-_FLAGS = ("test_share", "decay_bias_and_norm", "zero_last_gamma", "accelerate", "amp")
+_FLAGS = ("test_share", "drop_last", "decay_bias_and_norm", "zero_last_gamma", "accelerate", "amp")
 
 _ARTICLE = Recipe(
     "article", image_size=256, epochs=100, batch_size=32, base_lr=0.01, asymmnet_weight_decay=2e-4,

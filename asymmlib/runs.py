@@ -16,6 +16,7 @@ import pandas as pd
 
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import runs_dir
+from asymmlib.recipes import BEFORE
 from asymmlib.weights.released import find_released
 
 if TYPE_CHECKING:
@@ -105,9 +106,11 @@ def load_pretrained(name: str, folder: Path | str | None = None) -> Classifier:
 
 def _classifier(name, info, image_size, path, licence, provenance):
     """A `Classifier` of what a card or a run.json says, with the weights of a file."""
-    from asymmlib.models import create_model
+    from asymmlib.models import create_model, treat
     from asymmlib.weights.own import load_weights
     network = create_model(info["model"], len(info["classes"]), **info["settings"])
+    norm = info.get("recipe", {}).get("norm", BEFORE["norm"])  # no weight, yet part of what the network computes
+    treat(network, "as-built", norm)
     load_weights(network, path)
     network.eval()
     return Classifier(name, info["model"], network, tuple(info["classes"]), image_size, tuple(info["mean"]),

@@ -27,9 +27,9 @@ from asymmlib.data.manifest import manifest_hash
 from asymmlib.data.sources import Prepared, prepare
 from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
 from asymmlib.fast import accelerate, is_accelerated
-from asymmlib.models import create_model
+from asymmlib.models import create_model, treat
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet
-from asymmlib.recipes import Recipe
+from asymmlib.recipes import BEFORE, Recipe
 from asymmlib.runs import Run, find_run
 from asymmlib.weights.own import load_weights, save_weights
 
@@ -100,8 +100,8 @@ def _open(folder, settings, fresh):
             path.unlink()
         return Run(folder, settings).write()
     run = find_run(folder)
-    # a run from before a field of the recipe existed did what is now the field's default
-    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    # a run from before a field of the recipe existed did what is now the field's default, or what BEFORE says
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING} | BEFORE
     known = {**run.info, "recipe": {**defaults, **run.info.get("recipe", {})}}
     different = [key for key in (*settings, "start") if known.get(key) != settings.get(key)]
     if different:
@@ -111,8 +111,8 @@ def _open(folder, settings, fresh):
 
 
 def _build(model_name, num_classes, settings, recipe, start, new_head):
-    own = {"dropout": recipe.dropout} if model_name.startswith("asymmnet") else {}
-    network = create_model(model_name, num_classes, **settings, **own)
+    network = treat(create_model(model_name, num_classes, **settings), recipe.initialisation, recipe.norm,
+                    recipe.dropout)
     if recipe.zero_last_gamma:
         zero_last_gamma(network)
     if start is not None:
@@ -126,7 +126,7 @@ def _fit(run, recipe, prepared, build):
     with parallel.in_turn(parallel.local_rank()):
         train_set, eval_set = make_pictures(prepared, recipe)
     loader = make_loader(train_set, recipe.batch_size, shuffle=True, seed=recipe.seed, rank=parallel.rank(),
-                         ranks=parallel.ranks())
+                         ranks=parallel.ranks(), drop_last=recipe.drop_last)
     schedule, by_epoch = make_schedule(recipe, len(loader))
     optimizer = make_optimizer(network, recipe, schedule)
     if parallel.ranks() > 1:  # the fast kernels normalise within one process, so they stay out
@@ -137,6 +137,7 @@ def _fit(run, recipe, prepared, build):
     run = _record(run, classes=prepared.class_names, mean=list(train_set.mean), std=list(train_set.std),
                   pictures={"train": len(train_set), "eval": len(eval_set)}, processes=parallel.ranks(),
                   accelerated=is_accelerated(network), environment=environment())
+    run = _record(run, sessions=[*run.info.get("sessions", []), _session(run, len(rows))])
     if rows:
         print(f"run {run.name} goes on after epoch {len(rows)} of {recipe.epochs}", flush=True)
     started = time.perf_counter()
@@ -148,6 +149,13 @@ def _fit(run, recipe, prepared, build):
     if not parallel.rank():
         save_weights(network, run.folder / "last.safetensors")
     return _record(run, result=_result(rows, time.perf_counter() - started))
+
+
+def _session(run, done):
+    """Where the epochs after the first `done` are trained: a run that was interrupted may go on elsewhere."""
+    facts = run.info["environment"]
+    return {"epochs_before": done, "accelerated": run.info["accelerated"], "packages": facts["packages"],
+            **{key: facts[key] for key in ("commit", "cpu", "threads", "device")}}
 
 
 def _record(run, **changes):

@@ -11,6 +11,7 @@ from asymmlib.base.folders import checkout
 
 __all__ = ["PACKAGES", "environment", "package_versions"]
 
+CODE = ("asymmlib", "book/asymmbook")  # what a run depends on; results that are recorded meanwhile do not count
 PACKAGES = ("asymmlib", "paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow")
 
 
@@ -42,7 +43,7 @@ def _cpu_name():
 
 
 def _commit():
-    """The checkout's commit, with a mark when files differ from it; None outside a checkout or without git.
+    """The checkout's commit, marked where the code of its packages differs from it; None outside one or without git.
 
     Asked only of the checkout itself: a repository that merely surrounds an installed package is not asymmlib's.
     """
@@ -50,8 +51,10 @@ def _commit():
     if root is None or not (root / ".git").exists():
         return None
     try:
-        result = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root,
-                                capture_output=True, text=True, timeout=10)
+        result = subprocess.run(["git", "describe", "--always", "--abbrev=12"], cwd=root, capture_output=True,
+                                text=True, timeout=10)
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *CODE], cwd=root, timeout=10).returncode
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout.strip() or None
+    commit = result.stdout.strip()
+    return commit + ("-dirty" if changed else "") if commit else None

@@ -43,7 +43,7 @@ def weights_dir() -> Path:
 
 
 def data_choice() -> str:
-    """The data to use where none is named: `ASYMMLIB_DATA` (`sample`, `caltech16` or a path), else `sample`."""
+    """The data to use where none is named: `ASYMMLIB_DATA` (see `asymmlib.data.sources.prepare`), else `sample`."""
     return os.environ.get("ASYMMLIB_DATA", "").strip() or "sample"
 
 

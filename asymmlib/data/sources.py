@@ -10,7 +10,7 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -28,8 +28,8 @@ from asymmlib.data.manifest import (
     write_manifest,
 )
 
-__all__ = ["CALTECH16", "CALTECH_MD5", "CALTECH_URL", "MANIFESTS", "Prepared", "find_images", "largest_classes",
-           "prepare"]
+__all__ = ["CALTECH16", "CALTECH_MD5", "CALTECH_URL", "MANIFESTS", "Prepared", "find_images", "keep_classes",
+           "largest_classes", "prepare"]
 
 # Caltech-101: Li, Andreeto, Ranzato, Perona, doi 10.22002/D1.20086, CC BY 4.0
 CALTECH_URL = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip"
@@ -41,8 +41,9 @@ CALTECH16 = ("Leopards", "bonsai", "brain", "buddha", "butterfly", "car_side", "
              "helicopter", "kangaroo", "ketch", "menorah", "starfish", "trilobite", "watch")
 MANIFESTS = {False: "manifest.csv", True: "manifest-test.csv"}  # without and with a test share
 SOURCE = "source.txt"  # beside the manifest: the path of a reader's own folder or archive
-ACCEPTED = ("accepted are 'sample', 'caltech16', or the path of a folder of class folders, or of a zip or tar of one "
-            "(--data, data=, or ASYMMLIB_DATA)")
+CALTECHS = ("caltech16", "caltech101")  # the sixteen, or all 101 object categories
+ACCEPTED = ("accepted are 'sample', 'caltech16', 'caltech101', or the path of a folder of class folders, or of a zip "
+            "or tar of one (--data, data=, or ASYMMLIB_DATA)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,18 +69,19 @@ def prepare(data: Path | str | None = None, *, archive: Path | str | None = None
             on_error: str = "error", progress: bool = True) -> Prepared:
     """Fetch, unpack or draw the pictures if that is not done yet, check every one, write the manifest.
 
-    data: "sample", "caltech16", or the path of a folder of class folders, or of a zip or tar of one, whatever its top
-    folder is called, or the name of earlier `Prepared` data; None for `ASYMMLIB_DATA`, else "sample".
-    archive: with caltech16, a local copy of the archive; any packing will do. test_share, on_error: see
+    data: "sample", "caltech16", "caltech101" (all object categories), or the path of a folder of class folders, or of a
+    zip or tar of one, whatever its top folder is called, or the name of earlier `Prepared` data; None for
+    `ASYMMLIB_DATA`, else "sample".
+    archive: with either Caltech, a local copy of the archive; any packing will do. test_share, on_error: see
     `asymmlib.data.manifest.make_manifest`. progress: show bars.
     Pictures whose checksum is in an earlier manifest are not decoded again.
     Returns a `Prepared`. Raises `ValueError`, `FileNotFoundError`, `ConnectionError` or another `OSError`, each saying
     what to do.
     """
     choice = data_choice() if data is None else data
-    if archive is not None and choice != "caltech16":
-        raise ValueError(f"an archive goes with the data 'caltech16', not with {str(choice)!r}; to use an archive of "
-                         "your own, give its path as the data")
+    if archive is not None and choice not in CALTECHS:
+        raise ValueError(f"an archive goes with the data {' or '.join(CALTECHS)}, not with {str(choice)!r}; to use an "
+                         "archive of your own, give its path as the data")
     if archive is not None and not Path(archive).expanduser().is_file():
         raise FileNotFoundError(f"no archive {archive}: give the path of a local copy of caltech-101.zip")
     name, fetch, source = _resolve(choice, archive, progress)
@@ -114,13 +116,30 @@ def find_images(folder: Path | str) -> Path:
     return folder
 
 
-def largest_classes(counts: Mapping[str, int]) -> tuple[str, ...]:
+def largest_classes(counts: Mapping[str, int], skip: int = 0) -> tuple[str, ...]:
     """Caltech-16 by its rule: the 16 largest categories under 400 pictures, the background left out, ties by name.
 
-    counts: `{category: pictures}`. Returns their names, sorted.
+    counts: `{category: pictures}`. skip: how many of the largest to pass over; with 16, the sixteen next ones. Returns
+    their names, sorted.
     """
     eligible = [name for name, count in counts.items() if count < CALTECH_BELOW and name != CALTECH_BACKGROUND]
-    return tuple(sorted(sorted(eligible, key=lambda name: (-counts[name], name))[:CALTECH_CLASSES]))
+    return tuple(sorted(sorted(eligible, key=lambda name: (-counts[name], name))[skip:skip + CALTECH_CLASSES]))
+
+
+def keep_classes(prepared: Prepared, classes: Iterable[str], name: str | None = None) -> Prepared:
+    """`Prepared` data with some of its classes only, in the manifest's order; shares and pictures stay as they are.
+
+    name: of the new data (default: the old name and the number of classes). Caches lie in the old folder, keyed by
+    content. Raises `ValueError` for fewer than two classes and for one that the data has not got.
+    """
+    classes, known = list(classes), prepared.class_names
+    unknown = [label for label in classes if label not in known]
+    if unknown or len(set(classes)) < 2:
+        raise ValueError(f"{prepared.name} cannot be reduced to {len(set(classes))} classes"
+                         + (f": it has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}" if unknown else
+                            ": a classifier needs two or more"))
+    manifest = prepared.manifest[prepared.manifest["class"].isin(classes)].reset_index(drop=True)
+    return replace(prepared, name=name or f"{prepared.name}-{len(set(classes))}", manifest=manifest)
 
 
 def _resolve(choice, archive, progress):
@@ -128,8 +147,8 @@ def _resolve(choice, archive, progress):
     missing in `folder`; `source` is the path of a reader's own folder or archive, else None."""
     if choice == "sample":
         return choice, _draw, None
-    if choice == "caltech16":
-        return choice, lambda folder: _fetch_caltech(folder, archive, progress), None
+    if choice in CALTECHS:
+        return choice, lambda folder: _fetch_caltech(choice, folder, archive, progress), None
     if not str(choice).strip():  # would be the current folder
         raise ValueError(f"unknown data {choice!r}; {ACCEPTED}")
     path = Path(choice).expanduser().resolve()
@@ -157,16 +176,16 @@ def _draw(folder):
     return draw_sample(folder)
 
 
-def _fetch_caltech(folder, archive, progress):
+def _fetch_caltech(choice, folder, archive, progress):
     images = folder / "Images"
     if not images.is_dir():
         packed = _caltech_archive(archive, progress)
         inner = [member.path for member in members(packed) if member.path.name == CALTECH_INNER]
         if not inner:
-            return _unpack_caltech(packed, images)
+            return _unpack_caltech(choice, packed, images)
         outer = unpack(packed, temporary_name(folder / "outer"), keep=lambda path: path in inner)
         try:
-            return _unpack_caltech(outer / inner[0], images)
+            return _unpack_caltech(choice, outer / inner[0], images)
         finally:
             shutil.rmtree(outer, ignore_errors=True)
     return find_images(images)
@@ -187,14 +206,15 @@ def _caltech_archive(archive, progress):
     return path
 
 
-def _unpack_caltech(packed, images):
-    """Unpack the sixteen classes, after making sure that the rule chooses them in this archive too."""
+def _unpack_caltech(choice, packed, images):
+    """Unpack the classes of a choice, after making sure that the rule chooses the sixteen in this archive too."""
     pictures = Counter(member.path.parent.name for member in members(packed) if member.path.suffix == ".jpg")
     found = largest_classes(pictures)
     if found != CALTECH16:
         raise ValueError(f"{packed} is not Caltech-101: its {CALTECH_CLASSES} largest categories below {CALTECH_BELOW} "
                          f"pictures are {', '.join(found) or 'none'}; they should be {', '.join(CALTECH16)}")
-    return find_images(unpack(packed, images, keep=lambda path: path.parent.name in CALTECH16))
+    wanted = CALTECH16 if choice == "caltech16" else set(pictures) - {CALTECH_BACKGROUND}
+    return find_images(unpack(packed, images, keep=lambda path: path.parent.name in wanted))
 
 
 def _has_folders(folder):

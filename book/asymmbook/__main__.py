@@ -19,23 +19,33 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _experiments_options(command):
-    command.add_argument("action", choices=("status", "run", "collect"),
-                         help="list the plan; train what is missing; write finished runs to results/")
-    command.add_argument("--only", metavar="PATTERN", default="*", help="names to include, such as 'compare-*'")
+    command.add_argument("action", choices=("status", "run", "collect", "near-copies"),
+                         help="count the runs of the plan by group; train what is missing; write finished runs to "
+                              "results/trial/; find the near-copies in Caltech-101 anew")
+    command.add_argument("--only", metavar="PATTERN", default="*", help="names to include, such as 'a-*-64px-*'")
+    command.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each (default: 1)")
+    command.add_argument("--again", metavar="NAME", help="with run: train a recorded run once more, and compare")
 
 
 def _experiments(options):
-    """The recorded comparison: list the planned runs, do the missing ones, record the finished ones.
+    """The trial of results/protocol.md: count the planned runs, do the missing ones, record the finished ones.
 
-    May be killed at any moment; the same command goes on where it was. The data is Caltech-16:
-    python -m asymmlib prepare --data caltech16, once, before.
+    May be killed at any moment; the same command goes on where it was. The data is all of Caltech-101:
+    python -m asymmlib prepare --data caltech101, once, before.
     """
-    from asymmbook.evidence import runner
+    from asymmbook.evidence import folds, trial_runner
+    if options.action == "near-copies":
+        print(f"{len(folds.write_near_copies())} pairs")
+        return
+    if options.again:
+        curves, text = trial_runner.again(options.again)
+        print(curves.to_string(index=False), text, sep="\n")
+        return
     if options.action == "run":
-        runner.run_experiments(options.only)
+        trial_runner.run(options.only, options.jobs)
     if options.action == "collect":
-        runner.collect_experiments(options.only)
-    print(runner.status(options.only).to_string(index=False))
+        trial_runner.collect(options.only)
+    print(trial_runner.status(options.only).to_string(index=False))
 
 
 def _results(options):

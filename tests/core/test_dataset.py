@@ -1,4 +1,5 @@
 """Decoding once, exact statistics, reproducible order and augmentation."""
+import itertools
 import subprocess
 import sys
 from itertools import chain
@@ -139,7 +140,7 @@ def test_workers_do_not_change_a_batch(home, picture_folder):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("augmentation", ["rotate", "rotate-nearest", "crop-flip"])
+@pytest.mark.parametrize("augmentation", ["rotate", "rotate-nearest", "rotate-flip", "crop-flip", "crop-flip-colour"])
 def test_each_augmentation_changes_pixels_and_keeps_the_shape(prepared, augmentation):
     plain = Pictures(prepared, "train", 32)[0][0]
     changed = Pictures(prepared, "train", 32, augmentation=augmentation)[0][0]
@@ -151,6 +152,19 @@ def test_sampler_gives_each_index_once(prepared):
     batches = list(sampler)
     assert [len(batch) for batch in batches] == [7, 7, 7, 3] and len(sampler) == 4
     assert sorted(chain(*batches)) == list(range(24))
+
+
+def test_drop_last_leaves_out_other_pictures_each_epoch(prepared):
+    sampler = EpochSampler(Pictures(prepared, "train", 32), 7, shuffle=True, drop_last=True)
+    left_out = []
+    for epoch in range(8):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert [len(batch) for batch in batches] == [7, 7, 7] and len(sampler) == 3
+        left_out += set(range(24)) - set(itertools.chain.from_iterable(batches))
+    assert len(left_out) == 3 * 8 and len(set(left_out)) > 3
+    with pytest.raises(ValueError, match="24 pictures fill no batch of 25: drop_last would leave none"):
+        EpochSampler(Pictures(prepared, "train", 32), 25, drop_last=True)
 
 
 def test_per_class_keeps_the_first_of_each_class(prepared):

@@ -15,7 +15,7 @@ from PIL import Image
 from asymmlib.base import files, folders
 from asymmlib.data import manifest, sources
 from asymmlib.data.manifest import read_manifest
-from asymmlib.data.sources import CALTECH16, CALTECH_MD5, find_images, largest_classes, prepare
+from asymmlib.data.sources import CALTECH16, CALTECH_MD5, find_images, keep_classes, largest_classes, prepare
 
 
 def jpeg(seed=0):
@@ -184,8 +184,14 @@ def test_the_rule_of_the_sixteen_classes():
     assert list(CALTECH16) == sorted(COUNTS)
 
 
-def small_caltech(number=5):
-    names = {label: number for label in CALTECH16} | {"accordion": number - 1, "BACKGROUND_Google": number + 1}
+def test_the_next_sixteen_leave_out_the_first():
+    counts = {**COUNTS, **{f"c{index:02d}": 85 for index in range(3)}, "small": 31, "Faces": 435}
+    assert largest_classes(counts, skip=16) == ("c00", "c01", "c02", "small")  # buddha goes before c00
+
+
+def small_caltech(number=5, other=None):
+    names = {label: number for label in CALTECH16}
+    names |= {"accordion": other or number - 1, "BACKGROUND_Google": number + 1}
     return {f"101_ObjectCategories/{label}/image_{index:04d}.jpg": jpeg(index)
             for label, count in names.items() for index in range(1, count + 1)}
 
@@ -216,6 +222,24 @@ def test_the_official_archive_draws_no_remark(home, official, monkeypatch, capsy
     monkeypatch.setattr(sources, "CALTECH_MD5", hashlib.md5(official.read_bytes()).hexdigest())
     prepare("caltech16", archive=official)
     assert capsys.readouterr().out == ""
+
+
+def test_all_object_categories_of_caltech(home):
+    packed = write_zip(home / "x.zip", small_caltech(number=6, other=5))
+    prepared = prepare("caltech101", archive=packed)
+    assert prepared.name == "caltech101" and set(prepared.class_names) == {*CALTECH16, "accordion"}  # no background
+    sixteen, alone = keep_classes(prepared, CALTECH16, "some"), prepare("caltech16", archive=packed)
+    assert sixteen.manifest.equals(alone.manifest) and sixteen.name == "some"
+    assert (sixteen.images, sixteen.folder) == (prepared.images, prepared.folder)
+
+
+def test_classes_that_cannot_be_kept(home):
+    prepared = prepare(write_folder(home / "mine", pictures("")))
+    assert keep_classes(prepared, ["dog", "cat"]).manifest.equals(prepared.manifest)
+    with pytest.raises(ValueError, match="to 3 classes: it has no 'cow'; it has cat, dog"):
+        keep_classes(prepared, ["cow", "cat", "dog"])
+    with pytest.raises(ValueError, match="to 1 classes: a classifier needs two"):
+        keep_classes(prepared, ["cat"])
 
 
 @pytest.mark.parametrize("write, name", [(write_tar, "101_ObjectCategories.tar.gz"), (write_zip, "mine.zip")])
@@ -262,7 +286,7 @@ def test_an_archive_that_is_not_caltech(home):
 
 
 def test_an_archive_without_caltech(home, official):
-    with pytest.raises(ValueError, match="an archive goes with the data 'caltech16', not with 'sample'"):
+    with pytest.raises(ValueError, match="an archive goes with the data caltech16 or caltech101, not with 'sample'"):
         prepare(archive=official)
     with pytest.raises(FileNotFoundError, match="no archive nothing.zip: give the path of a local copy"):
         prepare("caltech16", archive="nothing.zip")
@@ -281,11 +305,13 @@ def test_the_real_caltech_archive(caltech16):
 # --- bad input
 
 @pytest.mark.parametrize("choice, kind, message", [
-    ("nothing/here", FileNotFoundError, "no data at nothing/here: .* accepted are 'sample', 'caltech16', or the path"),
+    ("nothing/here", FileNotFoundError,
+     "no data at nothing/here: .* accepted are 'sample', 'caltech16', 'caltech101', or the path"),
     (Path("nothing"), FileNotFoundError, "no data at nothing: "),
     ("~/no such folder", FileNotFoundError, "no data at ~/no such folder: "),
     ("", ValueError, "unknown data ''; accepted are"),
-    ("caltech", ValueError, "unknown data 'caltech'; accepted are 'sample', 'caltech16', or the path.*ASYMMLIB_DATA"),
+    ("caltech", ValueError,
+     "unknown data 'caltech'; accepted are 'sample', 'caltech16', 'caltech101', or the path.*ASYMMLIB_DATA"),
 ])
 def test_data_that_are_not_there(home, choice, kind, message):
     with pytest.raises(kind, match=message):

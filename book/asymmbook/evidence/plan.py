@@ -1,10 +1,11 @@
-"""The recorded comparison as data: which runs are planned, by which recipes.
+"""The first comparison as data: which runs were made, by which recipes. The trial (`trial.py`) replaces it.
 
-`asymmbook.evidence.runner` does them, `asymmbook.evidence.findings` says what the recorded ones show.
+Networks kept their own initialisation and batch norm in these runs, which is why they are replaced.
+`asymmbook.evidence.findings` says what the recorded ones show.
 """
 from typing import Any, NamedTuple
 
-from asymmlib.recipes import RECIPES, Recipe
+from asymmlib.recipes import BEFORE, RECIPES, Recipe
 
 __all__ = ["FAIR", "FLAWED", "PLAN", "Planned"]
 
@@ -25,7 +26,8 @@ class Planned(NamedTuple):
 
 
 # Small pictures, so that all of it fits two cores; a fifth of the pictures is kept for the test split.
-FAIR = Recipe("fair", image_size=64, epochs=30, batch_size=32, base_lr=0.05, data="caltech16", test_share=True)
+FAIR = Recipe("fair", image_size=64, epochs=30, batch_size=32, base_lr=0.05, data="caltech16", test_share=True,
+              **BEFORE)
 # For networks of which an epoch takes as long as ten of the others: one seed, and the rule to stop is stated here
 PATIENT = FAIR.replace(name="fair-patient", patience=8)
 # VGG19 has no batch norm and may not bear the common learning rate: the same with a tenth of it, outside the comparison
@@ -34,7 +36,8 @@ SLOW = PATIENT.replace(name="fair-patient-slow", base_lr=PATIENT.base_lr / 10)
 STOCK = FAIR.replace(name="fair-stock", accelerate=False)
 
 # The article's recipe at this size, flaws and all, and with one of them mended at a time.
-FLAWED = RECIPES["article"].replace(name="flawed", image_size=64, epochs=30, data="caltech16", test_share=True)
+FLAWED = RECIPES["article"].replace(name="flawed", image_size=64, epochs=30, data="caltech16", test_share=True,
+                                    **BEFORE)
 MENDED: dict[str, dict[str, Any]] = {
     "schedule": {"schedule": "cosine"}, "weight-decay": {"asymmnet_weight_decay": None},
     "normalisation": {"normalisation": "measured"}, "interpolation": {"augmentation": "rotate"}}
@@ -49,7 +52,7 @@ FLAW_RECIPES = (FLAWED, *(FLAWED.replace(name=f"mended-{name}", **change) for na
                 FLAWED.replace(name="mended-all", **ALL_MENDED))
 
 # Beside them, the runs at 128 px that the book shows first
-LONGER = RECIPES["laptop"].replace(data="caltech16")
+LONGER = RECIPES["laptop"].replace(data="caltech16", **BEFORE)
 LAPTOP = tuple(Planned("laptop", model, LONGER, {}) for model in ("asymmnet_large", "mobilenet_v2"))
 # The question about the fast kernels once more at that size, with seeds that show how far luck alone moves the answer
 LAPTOP_STOCK = (Planned("laptop-stock", "asymmnet_large", LONGER.replace(name="laptop-stock", accelerate=False), {}),

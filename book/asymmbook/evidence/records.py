@@ -1,0 +1,152 @@
+"""The recorded trial: finished runs as small files in `results/trial/`, and what they say about each picture.
+
+runs.csv has one row a run, curves.csv one a run and epoch, predictions-<group>.npz the predicted class (uint8) and its
+probability (float16) for every held-out picture of every run of a group, folds.csv the pictures and the folds they are
+in. All are made by `python -m asymmbook experiments collect`; columns are explained in results/README.md.
+"""
+import json
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from asymmbook.checkout import results_dir
+from asymmbook.evidence.folds import class_sets, fold_table
+from asymmbook.evidence.inference import calibration_error, per_class_accuracy
+from asymmlib.base.files import atomic_write, locked
+from asymmlib.data.manifest import EVERY
+from asymmlib.runs import find_run
+
+__all__ = ["answers", "read_curves", "read_folds", "read_runs", "record", "trial_dir", "write_folds"]
+
+TEXTS = dict.fromkeys(("commit", "manifest_sha256", "python"), str)
+ARRAYS = ("predicted", "confidence")
+
+
+def trial_dir(folder=None):
+    """`results/trial/`, or the same in another folder of results."""
+    return (folder or results_dir()) / "trial"
+
+
+def _read(table, folder):
+    path = trial_dir(folder) / f"{table}.csv"
+    return pd.read_csv(path, dtype=TEXTS) if path.is_file() else pd.DataFrame({"run": pd.Series(dtype=str)})
+
+
+def read_runs(folder=None):
+    """One row a recorded run; empty with a column "run" where none is."""
+    return _read("runs", folder)
+
+
+def read_curves(folder=None):
+    """One row a recorded run and epoch."""
+    return _read("curves", folder)
+
+
+def read_folds(folder=None):
+    """Every picture of Caltech-101's categories: name, class, repeat0, repeat1 (the fold that holds it out)."""
+    return pd.read_csv(trial_dir(folder) / "folds.csv")
+
+
+def write_folds(manifest, folder=None):
+    """Record the folds of a manifest of Caltech-101."""
+    _write(trial_dir(folder) / "folds.csv", fold_table(manifest, folder))
+
+
+def _write(path, frame):
+    with atomic_write(path) as file:
+        file.write(frame.to_csv(index=False, float_format="%.8g", lineterminator="\n").encode())
+
+
+def held_out_pictures(pictures, repeat, fold, folder=None):
+    """The pictures that a run of a set and fold held out, in the order of its predictions: name, class, label."""
+    table = read_folds(folder)
+    chosen = table[table["class"].isin(class_sets(Counter(table["class"]))[pictures])]
+    rule = chosen.groupby("class").cumcount() % EVERY == 0
+    classes = list(dict.fromkeys(chosen["class"]))
+    chosen = chosen[rule if fold is None or pd.isna(fold) else chosen[f"repeat{int(repeat)}"] == fold]
+    return chosen[["name", "class"]].assign(label=chosen["class"].map(classes.index)).reset_index(drop=True)
+
+
+def answers(runs, folder=None):
+    """What recorded runs say: picture, run ("r0f3"), label, predicted, confidence, right; one row a picture and run.
+
+    runs: rows of `read_runs`, of one network or recipe, as `asymmbook.evidence.inference.compare_networks` takes them.
+    """
+    parts = []
+    for group, rows in runs.groupby("group"):
+        with np.load(trial_dir(folder) / f"predictions-{group}.npz", allow_pickle=False) as stored:
+            for row in rows.itertuples():
+                pictures = held_out_pictures(row.pictures, row.repeat, row.fold, folder)
+                said = {name: stored[f"{row.run}/{name}"] for name in ARRAYS}
+                where = "rule" if pd.isna(row.fold) else f"r{row.repeat:.0f}f{row.fold:.0f}"
+                parts.append(pictures[["name", "label"]].rename(columns={"name": "picture"}).assign(run=where, **said))
+    frame = pd.concat(parts, ignore_index=True)
+    return frame.assign(right=frame["label"] == frame["predicted"])
+
+
+def record(runs, folder=None):
+    """Add finished `TrialRun`s to the tables, replacing rows of the same name; return the table of all runs."""
+    target = trial_dir(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with locked(target / "record"):
+        for group in dict.fromkeys(run.group for run in runs):
+            _add_predictions(target / f"predictions-{group}.npz", [run.name for run in runs if run.group == group])
+        rows = pd.DataFrame([_row(run, folder) for run in runs])
+        curves = [_history(run.name) for run in runs]
+        names = [run.name for run in runs]
+        for table, new in (("curves", pd.concat(curves) if curves else rows), ("runs", rows)):
+            kept = _read(table, folder)
+            parts = [part for part in (kept[~kept["run"].isin(names)], new) if len(part)]
+            frame = pd.concat(parts, ignore_index=True) if parts else kept
+            _write(target / f"{table}.csv", frame.sort_values(["run", "epoch"] if "epoch" in frame else "run"))
+    return read_runs(folder)
+
+
+def _history(name):
+    path = find_run(name).folder / "history.csv"
+    frame = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    frame.insert(0, "run", name)
+    return frame
+
+
+def _add_predictions(path, names):
+    arrays = {}
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    for name in names:
+        with np.load(find_run(name).folder / "predictions.npz", allow_pickle=False) as stored:
+            arrays.update({f"{name}/{key}": stored[key] for key in ARRAYS})
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **dict(sorted(arrays.items())))
+
+
+def _row(planned, folder):
+    from asymmlib.complexity import count
+    from asymmlib.models import MODELS, create_model
+    run = find_run(planned.name)
+    info, recipe, facts, history = run.info, run.info["recipe"], run.info["environment"], _history(run.name)
+    size = recipe["image_size"]
+    cost = count(create_model(info["model"], len(info["classes"]), **info["settings"]), (1, 3, size, size))
+    with np.load(run.folder / "predictions.npz", allow_pickle=False) as stored:
+        predicted, confidence = stored["predicted"], stored["confidence"]
+    labels = held_out_pictures(planned.pictures, planned.repeat, planned.fold, folder)["label"].to_numpy()
+    right = labels == predicted
+    last = history.iloc[-1] if len(history) else {}
+    return {"run": run.name, "group": planned.group, "network": planned.network, "model": info["model"],
+            "label": MODELS[info["model"]].label, "settings": json.dumps(info["settings"]), "recipe": recipe["name"],
+            "pictures": planned.pictures, "repeat": planned.repeat, "fold": planned.fold, "seed": recipe["seed"],
+            "image_size": size, "epochs": recipe["epochs"], "epochs_done": len(history),
+            "diverged": info["result"].get("diverged", False), "top1": right.mean(),
+            "per_class_top1": per_class_accuracy(labels, predicted),
+            "calibration_error": calibration_error(confidence, right), "held_out_loss": last.get("eval_loss"),
+            "train_top1": last.get("train_top1"), "params": cost.params, "macs": cost.macs,
+            "train_pictures": info["pictures"]["train"], "held_out_pictures": len(labels),
+            "train_seconds": history["seconds"].sum() if len(history) else None,
+            "images_per_s": history["images_per_s"].median() if len(history) else None,
+            "peak_memory_mb": info["result"].get("peak_memory_mb"), "accelerated": info["accelerated"],
+            "cpu": facts["cpu"], "threads": facts["threads"], "device": facts["device"], "python": facts["python"],
+            "packages": json.dumps(facts["packages"]), "commit": facts["commit"],
+            "sessions": json.dumps(info["sessions"]), "manifest_sha256": info["manifest_sha256"],
+            "recipe_fields": json.dumps(recipe)}

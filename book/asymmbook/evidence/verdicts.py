@@ -1,0 +1,112 @@
+"""The tests of results/protocol.md as data, written before its first run, and what the recorded runs answer.
+
+A family holds the comparisons that are corrected together. Each side is a choice of rows of results/trial/runs.csv. A
+comparison is made when both sides have all the runs that the plan has for them; until then it is listed as not made.
+"""
+from typing import NamedTuple
+
+import pandas as pd
+
+from asymmbook.evidence import records
+from asymmbook.evidence.folds import FOLDS, REPEATS
+from asymmbook.evidence.inference import compare_networks, holm, sentence
+from asymmbook.evidence.trial import ABLATIONS, HELP, LIGHT, MATCHED, MENDED, PAIR
+
+__all__ = ["Side", "families", "recommended", "verdicts"]
+
+
+class Side(NamedTuple):
+    """One side of a comparison: its name in sentences, the rows that it is made of, and how many there must be.
+
+    rows: dictionaries of column: value; each is a part (a width, in b), whose answers count as runs of their own.
+    """
+
+    name: str
+    rows: tuple
+    runs: int
+
+
+def _side(name, group, network, recipe, runs=FOLDS, pictures="caltech16", repeat=None):
+    chosen = {"group": group, "network": network, "recipe": recipe, "pictures": pictures}
+    return Side(name, ({**chosen, **({} if repeat is None else {"repeat": repeat})},), runs)
+
+
+def _base(network):
+    """Group a's runs of the first repeat, which e, f and default are held against."""
+    return _side(network, "a", network, "64px", repeat=0)
+
+
+def _widths(name, network, widths):
+    return Side(name, tuple({"group": "b", "network": f"{network}-w{width:g}", "recipe": "64px"} for width in widths),
+                FOLDS * len(widths))
+
+
+def families(folder=None):
+    """{family: pairs of `Side`}, as the protocol lists them; of e, once next16 has chosen."""
+    tested = {f"a, {size}": [(_side(PAIR[0], "a", PAIR[0], size, runs), _side(other, "a", other, size, runs))
+                             for other in LIGHT if other != PAIR[0]]
+              for size, runs in (("64px", FOLDS * REPEATS), ("128px", FOLDS))}
+    for network in PAIR:
+        changes = ["flawed-ends-high", *(f"mended-{name}" for name in MENDED), "mended-all"]
+        tested[f"d, {network}"] = [(_side(f"{network} {recipe}", "d", network, recipe),
+                                    _side("the article's recipe", "d", network, "flawed")) for recipe in changes
+                                   if (network, recipe) != (PAIR[1], "mended-weight-decay")]
+    rate1 = _widths("r = 1", "asymmnet_large-r1", MATCHED)
+    tested["b"] = [(rate1, _widths("r = 0 of the same width", "asymmnet_large-r0", MATCHED)),
+                   (rate1, _widths("r = 0 with as many parameters", "asymmnet_large-r0", MATCHED.values()))]
+    chosen = {network: recommended(network, folder) for network in PAIR}
+    tested["e"] = [(_side(f"{network} {change}", "e", network, change, repeat=0), _base(network))
+                   for network, change in chosen.items() if change not in (None, "64px")]
+    tested["f"] = [(_base(PAIR[0]), _side(f"copies {kind}", "f", f"ablation_{kind}", "64px")) for kind in ABLATIONS]
+    starts = [(network, "paddle-default") for network in (*PAIR, "mobilenet_v3_large")]
+    starts.append(("mobilenet_v3_large", "paddle-default-own-norm"))
+    tested["default"] = [(_base(network), _side(f"{network} {recipe}", "default", network, recipe))
+                         for network, recipe in starts]
+    return tested
+
+
+def recommended(network, folder=None):
+    """The recipe of group e with the highest mean on next16 ("64px" for no change); None while one is incomplete."""
+    runs = records.read_runs(folder)
+    if runs.empty:
+        return None
+    mine = runs[(runs["group"] == "e") & (runs["network"] == network) & (runs["pictures"] == "next16")]
+    by_recipe = mine.groupby("recipe")["top1"].agg(["mean", "size"])
+    wanted = ["64px", *HELP, "pretrained"]
+    if not set(wanted) <= set(by_recipe.index) or (by_recipe["size"] < FOLDS).any():
+        return None
+    return max(wanted, key=lambda recipe: by_recipe["mean"][recipe])
+
+
+def _answers(side, runs, folder):
+    """The answers of a side; None while runs are missing. Runs of different parts keep names of their own."""
+    parts, found = [], 0
+    for number, chosen in enumerate(side.rows):
+        rows = runs[(runs[list(chosen)] == pd.Series(chosen)).all(axis=1)]
+        found += len(rows)
+        if len(rows):
+            frame = records.answers(rows, folder)
+            parts.append(frame.assign(run=f"{number} " + frame["run"]) if len(side.rows) > 1 else frame)
+    return pd.concat(parts) if found == side.runs else None
+
+
+def verdicts(family, folder=None):
+    """A row a comparison of a family: first, second, mean, low, high, p, p_holm, runs, sentence.
+
+    Holm's correction counts every comparison of the family, made or not: one that is missing has p = 1.
+    """
+    runs, rows = records.read_runs(folder), []
+    pairs = families(folder)[family]
+    for first, second in pairs:
+        said = [None if runs.empty else _answers(side, runs, folder) for side in (first, second)]
+        made = all(one is not None for one in said)
+        result = compare_networks(*said) if made else None
+        rows.append({"first": first.name, "second": second.name, "result": result, "p": result.p if made else 1.0})
+    table = pd.DataFrame(rows, columns=["first", "second", "result", "p"])
+    table["p_holm"] = holm(table["p"])
+    table["sentence"] = [
+        sentence((row.first, row.second), row.result, row.p_holm, len(pairs)) if row.result is not None else
+        f"{row.first} against {row.second}: not run, or not complete." for row in table.itertuples(index=False)]
+    for field in ("mean", "low", "high", "runs"):
+        table[field] = [getattr(result, field) if result is not None else None for result in table["result"]]
+    return table.drop(columns="result")

@@ -1,0 +1,260 @@
+"""The trial: fair by its plan, folds that depend on nothing but the pictures, a rule for the settings, records."""
+from collections import Counter
+
+import numpy as np
+import paddle
+import pandas as pd
+import pytest
+
+from asymmbook.checkout import project_root
+from asymmbook.evidence import design, folds, records, trial_runner, trial_work, verdicts
+from asymmbook.evidence.ablation import KINDS, Ablated, register
+from asymmbook.evidence.trial import ABLATIONS, BASE, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
+from asymmbook.evidence.tuning import DECAYS, RATES, REST, Setting, tuning
+from asymmbook.pages.results import _table
+from asymmlib.complexity import count
+from asymmlib.data.sources import prepare
+from asymmlib.models import create_model
+from asymmlib.training import make_schedule
+
+PLAN = design.foreseen_plan()
+
+
+def test_names_are_unique_and_nothing_waits_once_settings_are_known():
+    assert len({run.name for run in PLAN}) == len(PLAN) and not [run for run in PLAN if run.awaits]
+    names = {run.name for run in PLAN}
+    assert all(run.start in names for run in PLAN if run.start)
+    first = plan()
+    assert all(run.awaits for run in first if run.group in ("a", "b", "e", "f", "default", "spread"))
+    assert not any(run.awaits for run in first if run.group in ("tune", "time", "c", "d"))
+
+
+def same(run):
+    """A run's recipe without what may differ between networks."""
+    return run.recipe.replace(seed=0, base_lr=BASE.base_lr, weight_decay=BASE.weight_decay)
+
+
+def test_networks_of_a_question_share_everything_but_rate_and_decay():
+    for group in "abef":
+        for name in {run.recipe.name for run in PLAN if run.group == group}:
+            assert len({same(run) for run in PLAN if run.group == group and run.recipe.name == name}) == 1
+    for run in PLAN:
+        assert run.fold is None or run.group == "spread" or run.recipe.seed == 10 * run.repeat + run.fold
+        assert run.recipe.accelerate and not run.recipe.test_share and run.recipe.patience is None
+        assert (run.recipe.initialisation, run.recipe.norm) == ("he", "common") or run.group == "default"
+
+
+def test_no_compared_picture_chooses_anything():
+    assert {run.pictures for run in PLAN if run.group == "tune"} == {"next16"}
+
+
+def test_each_flaw_differs_from_the_article_in_one_thing():
+    flaws = [run for run in PLAN if run.group == "d" and run.network == PAIR[0] and run.fold == 0]
+    flawed = next(run.recipe for run in flaws if run.recipe.name == "flawed").as_dict()
+    for run in flaws:
+        changed = {key for key, value in run.recipe.as_dict().items() if value != flawed[key]} - {"name"}
+        assert len(changed) == {"flawed": 0, "mended-all": 4}.get(run.recipe.name, 1)
+
+
+def test_swings_end_where_the_protocol_says():
+    """45 batches an epoch end near 0, as in the article; 46 end at the peak."""
+    for batches, low, high in ((45, 0, 1e-4), (46, 0.0099, 0.0102)):
+        for run in PLAN:
+            swings = run.group in "cd" and run.recipe.schedule == "cosine-per-batch" and run.fold in (None, 0)
+            if swings and run.recipe.drop_last == (batches == 45):
+                schedule, by_epoch = make_schedule(run.recipe, batches)
+                for _ in range(batches * run.recipe.epochs - 1):
+                    schedule.step()
+                assert not by_epoch and low <= schedule.get_lr() <= high, run.name
+
+
+def test_every_test_of_the_protocol_has_its_runs_in_the_plan():
+    rows = pd.DataFrame([{"group": run.group, "network": run.network, "recipe": run.recipe.name, "repeat": run.repeat,
+                          "pictures": run.pictures} for run in PLAN])
+    tested = verdicts.families()
+    assert {name: len(pairs) for name, pairs in tested.items()} == {
+        "a, 64px": 5, "a, 128px": 5, f"d, {PAIR[0]}": 6, f"d, {PAIR[1]}": 5, "b": 2, "e": 0, "f": 5, "default": 4}
+    for side in (side for pairs in tested.values() for pair in pairs for side in pair):
+        assert sum((rows[list(part)] == pd.Series(part)).all(axis=1).sum() for part in side.rows) == side.runs, side
+
+
+def test_verdicts_from_records(monkeypatch):
+    """Two networks of known accuracy and one without all its runs."""
+    runs = pd.DataFrame([{"run": run.name, "group": run.group, "network": run.network, "recipe": run.recipe.name,
+                          "pictures": run.pictures, "repeat": run.repeat, "fold": run.fold, "top1": 0.5}
+                         for run in PLAN if run.group == "a"])
+    runs = runs[~((runs["network"] == "asymmnet_large-r2") & (runs["fold"] == 4))]
+    chance = {PAIR[0]: 0.75, PAIR[1]: 0.55}
+
+    def answers(rows, folder):
+        parts = []
+        for row in rows.itertuples():
+            rng = np.random.default_rng(sum(row.run.encode()))
+            pictures = range(100 * row.fold, 100 * row.fold + 100)
+            parts.append(pd.DataFrame({"picture": pictures, "run": f"r{row.repeat}f{row.fold}",
+                                       "right": rng.random(100) < chance.get(row.network, 0.75)}))
+        return pd.concat(parts)
+    monkeypatch.setattr(records, "read_runs", lambda folder=None: runs)
+    monkeypatch.setattr(records, "answers", answers)
+    table = verdicts.verdicts("a, 64px").set_index("second")
+    assert table["sentence"][PAIR[1]].endswith("a difference is shown.") and table["mean"][PAIR[1]] > 0.1
+    assert table["sentence"]["asymmnet_large-r2"].endswith("not run, or not complete.") and table["p"].max() == 1
+    assert "no difference is shown" in table["sentence"]["asymmnet_large-r0"]
+
+
+@pytest.mark.parametrize(("width", "matched"), MATCHED.items())
+def test_matched_widths(width, matched):
+    original, plain, wider = (count(create_model("asymmnet_large", 100, width=w, asymmrate=rate), (1, 3, 64, 64))
+                              for w, rate in ((width, 1), (width, 0), (matched, 0)))
+    assert abs(wider.params / original.params - 1) < 0.03 and 1 <= original.macs / plain.macs < 1.045
+
+
+def test_ablations_cost_what_the_original_costs():
+    register()
+    assert set(KINDS) == set(ABLATIONS)
+    cost = {kind: count(create_model(f"ablation_{kind}", 16, width=1.0, asymmrate=1), (1, 3, 64, 64)) for kind in KINDS}
+    original = count(create_model("asymmnet_large", 16), (1, 3, 64, 64))
+    assert all(abs(one.macs / original.macs - 1) < 0.03 for one in cost.values())
+    assert (cost["left"].macs, cost["left"].params) == (cost["right"].macs, cost["right"].params)
+    assert cost["shuffled"].params == cost["zeros"].params == original.params
+
+
+def test_ablations_see_what_they_should():
+    x, y = paddle.rand([2, 24, 6, 6]), paddle.rand([2, 48, 6, 6])
+    block = next(block for block in create_model("asymmnet_large", 16).blocks if block.plan.copies)
+    beside = {kind: Ablated(block.plan, kind).beside(x, y).numpy() for kind in KINDS}
+    x, y = x.numpy(), y.numpy()
+    assert (beside["left"] == np.concatenate([x, y], 1)).all() and (beside["right"] == np.concatenate([y, x], 1)).all()
+    assert (beside["new"] == y).all() and not beside["zeros"][:, :24].any() and (beside["zeros"][:, 24:72] == y).all()
+    moved = beside["shuffled"][:, :24]
+    assert (moved != x).any() and (np.sort(moved.reshape(48, -1)) == np.sort(x.reshape(48, -1))).all()
+    assert (moved == beside["shuffled"][:, 72:]).all()
+
+
+def manifest():
+    rows = [(f"c{label}/{number}", f"c{label}", "train", f"{label * 100 + number:064x}", f"c{label}/{number}")
+            for label in range(4) for number in range(31 + label)]
+    return pd.DataFrame(rows, columns=["path", "class", "split", "sha256", "name"])
+
+
+def test_folds_are_stratified_keep_copies_together_and_ignore_the_order():
+    frame = manifest()
+    pairs = [(f"{0:064x}", f"{7:064x}"), (f"{7:064x}", f"{12:064x}"), (f"{5:064x}", f"{305:064x}"), ("0", "1")]
+    for repeat in range(2):
+        dealt = pd.Series(folds.deal(frame, pairs, repeat), index=frame["sha256"])
+        sizes = pd.crosstab(frame["class"].to_numpy(), dealt.to_numpy())
+        assert (sizes.max(axis=1) - sizes.min(axis=1)).max() <= 1 and sizes.shape == (4, 5)
+        for first, second in pairs[:3]:
+            assert dealt[first] == dealt[second]
+        mixed = frame.sample(frac=1, random_state=1)
+        again = pd.Series(folds.deal(mixed, pairs[::-1], repeat), index=mixed["sha256"])
+        assert (again[frame["sha256"]] == dealt).all()
+    assert (folds.deal(frame, pairs, 0) != folds.deal(frame, pairs, 1)).mean() > 0.5
+
+
+def test_recorded_folds_hold_out_each_picture_once_a_repeat():
+    table = records.read_folds()
+    sets = folds.class_sets(Counter(table["class"]))
+    sizes = {name: int(table["class"].isin(classes).sum()) for name, classes in sets.items()}
+    assert sizes == {"caltech16": 1817, "next16": 1215, "hundred": 8242, "pretrain85": 6860, "pretrain69": 5645}
+    assert {"ewer", "ferry"} <= set(sets["next16"]) and not set(sets["next16"]) & set(sets["caltech16"])
+    for repeat in range(2):
+        parts = [records.held_out_pictures("caltech16", repeat, fold)["name"] for fold in range(5)]
+        assert sorted(pd.concat(parts)) == sorted(table["name"][table["class"].isin(sets["caltech16"])])
+        assert all(1440 <= 1817 - len(part) < 1472 for part in parts)  # 45 full batches, as the article had
+    place = table.set_index("name")
+    for pair in folds.read_near_copies().itertuples():
+        assert (place.loc[pair.first, ["repeat0", "repeat1"]] == place.loc[pair.second, ["repeat0", "repeat1"]]).all()
+
+
+def score(network, truth):
+    """Follow the rule with a made-up accuracy of each setting until it chooses; (best, settings by number of runs)."""
+    scores, best = {}, None
+    while best is None:
+        runs, best = tuning(network, scores)
+        scores |= {f"tune-{network}-{setting.name}-next16-r0f{fold}": truth(setting) for setting, fold in runs}
+    return best, Counter(setting for setting, _ in runs)
+
+
+def test_halving_and_widening():
+    best, runs = score("mobilenet_v2", lambda setting: 1 - abs(setting.rate - 0.05) - setting.decay)
+    assert best == Setting(0.05, DECAYS[0]) and len(runs) == 10
+    assert sorted(runs.values()) == [2] * 6 + [5] * 4 and len(REST) == 3
+    best, runs = score("mobilenet_v2", lambda setting: setting.rate)
+    assert best.rate == 1.0 and best.decay == DECAYS[0] and max(RATES) == 0.2  # 0.5, then 1.0, ties to less decay
+    best, runs = score("mobilenet_v2", lambda setting: 0.0 if setting.rate > 0.02 else 1 - setting.rate)
+    assert best.rate == 0.002 and len(runs) == 14
+    assert score("mobilenet_v2", lambda setting: 0.0)[0].rate == 0.002  # all diverged: still ends, at the smallest
+
+
+def test_a_kind_of_run_costs_what_it_trains():
+    run = next(run for run in PLAN if run.group == "a" and run.recipe.image_size == 64)
+    assert hours([run], {(run.model, 64): 100}) == pytest.approx((12 + 1817 * 0.8 * 30 / 100) / 3600)
+
+
+def test_the_protocol_has_the_computed_tables():
+    text = (project_root() / "results" / "protocol.md").read_text(encoding="utf-8")
+    for table in (design.power_table(), design.cost_table()):
+        assert _table(table) in text
+    parts = design.recorded_components()
+    assert all(f"{part:.4f}" in text for part in parts) and all(f"{loss:.2f}" in text for loss in design.tuning_price())
+
+
+@pytest.fixture
+def small(home, picture_folder, monkeypatch):
+    """A trial of two runs on three classes, in folders of its own."""
+    prepared = prepare(str(picture_folder))
+    everything = records.trial_dir(home)
+    everything.mkdir()
+    table = prepared.manifest[["name", "class"]].assign(repeat0=(prepared.manifest["split"] != "eval").astype(int))
+    table.to_csv(everything / "folds.csv", index=False)
+    recipe = BASE.replace(name="tiny", image_size=32, epochs=2, batch_size=8)
+    runs = [TrialRun("a", "asymmnet_small", {"asymmrate": 0}, recipe.replace(base_lr=rate, name=f"lr{rate:g}"), "mine",
+                     0, 0) for rate in (0.05, 100.0)]
+    monkeypatch.setitem(PICTURES, "mine", 30)
+    monkeypatch.setitem(PACES, ("asymmnet_small", 32), 100)
+    monkeypatch.setattr(folds, "held_out", lambda *where: prepared)
+    monkeypatch.setattr(records, "class_sets", lambda counts: {"mine": prepared.class_names})
+    monkeypatch.setattr(records, "results_dir", lambda: home)
+    monkeypatch.setattr(trial_runner, "plan", lambda scores: runs)
+    return runs
+
+
+def test_train_measure_and_record(small, home):
+    assert list(trial_runner.status()["new"]) == [2, 2]
+    for run in small:
+        trial_work.train_and_measure(run, run.name)
+    assert list(trial_runner.status("*0.05*")["trained"]) == [1, 1]
+    table = trial_runner.collect().set_index("recipe")
+    assert list(trial_runner.status()["recorded"]) == [2, 2]
+    said = records.answers(records.read_runs(home).query("recipe == 'lr0.05'"), home)
+    assert said["right"].mean() == pytest.approx(table["top1"]["lr0.05"]) and len(said) == 6
+    assert (said["run"] == "r0f0").all() and table["held_out_pictures"]["lr0.05"] == 6
+    assert table["sessions"].str.contains("commit").all() and set(records.read_curves(home)["run"])
+    if table["diverged"]["lr100"]:
+        assert table["top1"]["lr100"] == 0
+    again = trial_runner.collect()
+    assert len(again) == 2
+
+
+def test_a_run_that_diverges_is_wrong_about_everything(small, monkeypatch):
+    def explode(*args, **settings):
+        from asymmlib import training
+        run = training.Run(training.runs_dir() / settings["name"], {"model": "x", "settings": {}, "recipe": {}})
+        run.folder.mkdir(parents=True)
+        run.write()
+        raise FloatingPointError("the loss became nan")
+    monkeypatch.setattr("asymmlib.training.train", explode)
+    trial_work.train_and_measure(small[0], small[0].name)
+    assert trial_runner.scores() == {small[0].name: 0.0}
+    with np.load(trial_runner.runs_dir() / small[0].name / "predictions.npz") as stored:
+        assert set(stored["predicted"]) == {trial_work.NOBODY}
+
+
+def test_unknown_names(small):
+    with pytest.raises(ValueError, match="no planned run matches 'x'; names begin with tune, time, a"):
+        trial_runner.status("x")
+    with pytest.raises(ValueError, match="--jobs is 0"):
+        trial_runner.run(jobs=0)
+    with pytest.raises(ValueError, match="'x' is not a recorded run"):
+        trial_runner.again("x")

@@ -1,0 +1,91 @@
+"""Equal treatment: every network of the book starts, normalises and drops out alike, whatever its authors chose."""
+import math
+
+import paddle
+import pytest
+from paddle import nn
+
+from asymmlib.models import MODELS, create_model, describe_treatment, he_deviation, treat
+from asymmlib.recipes import BEFORE, Recipe
+from asymmlib.runs import find_run
+from asymmlib.training import train
+
+RECIPE = Recipe("tiny", image_size=32, epochs=1, batch_size=8, base_lr=0.05)
+COMPARED = [("asymmnet_large", {"asymmrate": rate}) for rate in (0, 1, 2)] + [
+    (name, {}) for name in MODELS if name != "asymmnet_large"]
+
+
+def layers(network, *kinds):
+    return [layer for layer in network.sublayers() if isinstance(layer, kinds)]
+
+
+@pytest.mark.parametrize(("name", "settings"), COMPARED)
+def test_every_filter_starts_at_he_s_deviation(name, settings):
+    """Within four standard errors of a deviation measured on n weights, 1 / sqrt(2n) each."""
+    paddle.seed(0)
+    network = treat(create_model(name, 16, **settings))
+    linear = layers(network, nn.Linear)
+    for layer in layers(network, nn.Conv2D) + linear:
+        weights = layer.weight.numpy().astype("float64")
+        expected = 0.01 if layer is linear[-1] else he_deviation(layer)
+        assert abs(weights.std() / expected - 1) < 4 / math.sqrt(2 * weights.size), layer.full_name()
+        assert layer.bias is None or not layer.bias.numpy().any()
+
+
+@pytest.mark.parametrize(("name", "settings"), COMPARED)
+def test_norm_and_dropout_are_equal(name, settings):
+    network = treat(create_model(name, 16, **settings), dropout=0.3)
+    norms = {(layer._momentum, layer._epsilon) for layer in layers(network, nn.BatchNorm2D)}
+    assert norms == (set() if name == "vgg19" else {(0.9, 1e-5)})
+    assert [layer.p for layer in layers(network, nn.Dropout)] == {"vgg19": [0.5, 0.5], "resnet50": []}.get(name, [0.3])
+
+
+def test_paddle_default_is_what_paddle_3_did():
+    """By the installed Paddle's own networks where it still has that rule; by the rule's numbers everywhere."""
+    paddle.seed(0)
+    network = treat(create_model("mobilenet_v2", 16), "paddle-default")
+    for layer in layers(network, nn.Conv2D):
+        rule = math.sqrt(2 / (layer._in_channels * math.prod(layer._kernel_size)))
+        assert abs(layer.weight.numpy().std() / rule - 1) < 4 / math.sqrt(2 * layer.weight.size)
+    weights = layers(network, nn.Linear)[0].weight.numpy()
+    assert abs(weights).max() <= math.sqrt(6 / sum(weights.shape)) and abs(weights).max() > 0.05
+    if paddle.__version__ == "3.3.1":
+        built = layers(create_model("mobilenet_v2", 16), nn.Conv2D)
+        for ours, theirs in zip(layers(network, nn.Conv2D), built, strict=True):
+            ratio = theirs.weight.numpy().std() / ours.weight.numpy().std()
+            assert abs(ratio - 1) < 8 / math.sqrt(2 * ours.weight.size)
+
+
+def test_treatment_follows_the_seed_and_as_built_changes_nothing():
+    def first(seed, *treatment):
+        paddle.seed(seed)
+        return treat(create_model("asymmnet_small", 3), *treatment).stem.conv.weight.numpy()
+    assert (first(1) == first(1)).all() and (first(1) != first(2)).any()
+    network = create_model("mobilenet_v3_large", 3)
+    before = {name: value.numpy() for name, value in network.state_dict().items()}
+    treat(network, "as-built", "as-built")
+    assert all((value.numpy() == before[name]).all() for name, value in network.state_dict().items())
+    assert {layer._epsilon for layer in layers(network, nn.BatchNorm2D)} == {1e-3}
+    with pytest.raises(ValueError, match="unknown initialisation 'best'.*known: he, paddle-default, as-built; common"):
+        treat(network, "best")
+
+
+def test_a_row_of_the_table_is_read_from_the_network():
+    row = describe_treatment("mobilenet_v3_large", RECIPE.replace(norm="as-built", dropout=0.1))
+    assert (row["norm"], row["dropout"], row["initialisation"]) == ("0.99 and 0.001", "0.1", "he")
+    assert describe_treatment("vgg19", RECIPE)["norm"] == "none" and row["macs"] > 0 and row["params"] > 0
+
+
+def test_a_run_of_before_is_neither(home, picture_folder):
+    """What old records did has a name of its own, so it is never taken for equal treatment."""
+    run = train("mobilenet_v3_large", RECIPE.replace(data=str(picture_folder)), name="old")
+    network = run.network()
+    assert {layer._epsilon for layer in layers(network, nn.BatchNorm2D)} == {1e-5}  # no weight, but kept all the same
+    assert run.info["sessions"][0]["epochs_before"] == 0 and run.info["sessions"][0]["packages"]
+    old = {key: value for key, value in run.info["recipe"].items() if key not in BEFORE}
+    run.write(recipe=old)
+    assert {layer._epsilon for layer in layers(find_run("old").network(), nn.BatchNorm2D)} == {1e-3}
+    with pytest.raises(ValueError, match="old holds a run with another recipe"):
+        train("mobilenet_v3_large", RECIPE.replace(data=str(picture_folder)), name="old")
+    again = train("mobilenet_v3_large", RECIPE.replace(data=str(picture_folder), **BEFORE), name="old")
+    assert again.finished

@@ -10,7 +10,7 @@ from asymmbook.checkout import project_root
 from asymmbook.evidence import design, folds, records, trial_runner, trial_work, verdicts
 from asymmbook.evidence.ablation import KINDS, Ablated, register
 from asymmbook.evidence.trial import ABLATIONS, BASE, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
-from asymmbook.evidence.tuning import DECAYS, RATES, REST, Setting, tuning
+from asymmbook.evidence.tuning import DECAYS, RATES, Setting, tuning
 from asymmbook.pages.results import _table
 from asymmlib.complexity import count
 from asymmlib.data.sources import prepare
@@ -176,10 +176,10 @@ def score(network, truth):
     return best, Counter(setting for setting, _ in runs)
 
 
-def test_halving_and_widening():
+def test_the_grid_and_its_widening():
     best, runs = score("mobilenet_v2", lambda setting: 1 - abs(setting.rate - 0.05) - setting.decay)
     assert best == Setting(0.05, DECAYS[0]) and len(runs) == 10
-    assert sorted(runs.values()) == [2] * 6 + [5] * 4 and len(REST) == 3
+    assert set(runs.values()) == {5}, "every setting on every fold"
     best, runs = score("mobilenet_v2", lambda setting: setting.rate)
     assert best.rate == 1.0 and best.decay == DECAYS[0] and max(RATES) == 0.2  # 0.5, then 1.0, ties to less decay
     best, runs = score("mobilenet_v2", lambda setting: 0.0 if setting.rate > 0.02 else 1 - setting.rate)
@@ -197,7 +197,7 @@ def test_the_protocol_has_the_computed_tables():
     for table in (design.power_table(), design.cost_table()):
         assert _table(table) in text
     parts = design.recorded_components()
-    assert all(f"{part:.4f}" in text for part in parts) and all(f"{loss:.2f}" in text for loss in design.tuning_price())
+    assert all(f"{part:.4f}" in text for part in parts)
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from asymmbook.evidence.folds import FOLDS
 from asymmbook.evidence.inference import Components, components, resolution, standard_error
 from asymmbook.evidence.results import read_pictures, read_predictions
 from asymmbook.evidence.trial import GROUPS, LIGHT, PICTURES, hours, plan
-from asymmbook.evidence.tuning import regret
 
-__all__ = ["DESIGNS", "LEFT_OUT", "cost_table", "foreseen_plan", "power_table", "recorded_components", "tuning_price"]
+__all__ = ["DESIGNS", "LEFT_OUT", "cost_table", "foreseen_plan", "power_table", "recorded_components"]
 
 LEFT_OUT = "MobileNetV3-Large"  # its recorded runs collapsed by a batch norm that the trial no longer has
 # question: (pictures, runs a network, repeats, tests that are corrected together)
@@ -73,13 +72,3 @@ def cost_table():
     spent = hours(runs)
     return pd.DataFrame([*rows, {"group": "all", "question": "", "runs": len(runs),
                                  "hours of one thread": f"{spent:.1f}", "two side by side": f"{spent / 2:.1f}"}])
-
-
-def tuning_price(noise=0.03):
-    """(points lost by halving, by the whole grid): the mean loss of accuracy by choosing from noisy runs.
-
-    For a made-up grid whose five rates lie 0, 1, 2, 4 and 8 points below the best and whose weight decays lie half a
-    point apart, at a standard deviation of one run of `noise`.
-    """
-    truth = [0.7 - rate - decay for rate in (0.0, 0.01, 0.02, 0.04, 0.08) for decay in (0.0, 0.005)]
-    return tuple(100 * loss for loss in regret(truth, noise))

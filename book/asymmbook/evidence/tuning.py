@@ -1,9 +1,9 @@
-"""How each light network gets its learning rate and weight decay: successive halving, by one rule for all.
+"""How each light network gets its learning rate and weight decay: one grid and one rule for all.
 
-Each setting of the grid is trained on the first two folds of next16; the best four by the mean go on to all five; the
-best of those by the mean over five is the network's. Where its rate is at an edge of the grid, the next rate of the
-series joins with both weight decays, and the rule is applied again, at most `WIDENINGS` times. All scores are those
-after the last epoch; a run that diverged scores 0. Ties go to the smaller rate, then to the smaller weight decay.
+Each setting of the grid is trained on the five folds of next16; the best by the mean is the network's. Where its rate is
+at an edge of the grid, the next rate of the series joins with both weight decays, and the rule is applied again, at most
+`WIDENINGS` times. All scores are those after the last epoch; a run that diverged scores 0. Ties go to the smaller rate,
+then to the smaller weight decay.
 """
 from typing import NamedTuple
 
@@ -11,13 +11,12 @@ import numpy as np
 
 from asymmbook.evidence.folds import FOLDS
 
-__all__ = ["DECAYS", "NETWORKS", "RATES", "Setting", "Tuned", "network_key", "regret", "tuning"]
+__all__ = ["DECAYS", "NETWORKS", "RATES", "Setting", "Tuned", "network_key", "tuning"]
 
 SERIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)  # the grid before it is widened
 DECAYS = (1e-4, 1e-3)
-FIRST, KEPT, WIDENINGS = (0, 1), 4, 2
-REST = tuple(fold for fold in range(FOLDS) if fold not in FIRST)
+WIDENINGS = 2
 # key: model, settings
 NETWORKS = {**{f"asymmnet_large-r{rate}": ("asymmnet_large", {"asymmrate": rate}) for rate in (1, 0, 2)},
             "asymmnet_small-r1": ("asymmnet_small", {"asymmrate": 1}), "mobilenet_v2": ("mobilenet_v2", {}),
@@ -57,28 +56,20 @@ def tuning(network, scores):
     def score(setting, fold):
         return scores.get(f"tune-{network}-{setting.name}-next16-r0f{fold}")
 
-    def mean(setting, folds=range(FOLDS)):
-        return np.mean([score(setting, fold) for fold in folds])
-    rates, wanted, finalists = list(RATES), [], set()
+    def mean(setting):
+        return np.mean([score(setting, fold) for fold in range(FOLDS)])
+    rates = list(RATES)
     for widening in range(WIDENINGS + 1):
         grid = [Setting(rate, decay) for rate in rates for decay in DECAYS]
-        wanted += [(setting, fold) for setting in grid for fold in FIRST]
+        wanted = tuple((setting, fold) for fold in range(FOLDS) for setting in grid)
         if any(score(setting, fold) is None for setting, fold in wanted):
-            return Tuned(_once(wanted), None)
-        finalists |= set(sorted(grid, key=lambda setting: (-mean(setting, FIRST), setting))[:KEPT])
-        wanted += [(setting, fold) for setting in sorted(finalists) for fold in REST]
-        if any(score(setting, fold) is None for setting, fold in wanted):
-            return Tuned(_once(wanted), None)
-        best = min(finalists, key=lambda setting: (-mean(setting), setting))
+            return Tuned(wanted, None)
+        best = min(grid, key=lambda setting: (-mean(setting), setting))
         further = _next_rate(best.rate, rates)
         if further is None or widening == WIDENINGS:
-            return Tuned(_once(wanted), best)
+            return Tuned(wanted, best)
         rates.append(further)
     raise AssertionError("the last round returns")
-
-
-def _once(wanted):
-    return tuple(dict.fromkeys(wanted))
 
 
 def _next_rate(rate, rates):
@@ -87,18 +78,3 @@ def _next_rate(rate, rates):
     if rate == max(rates) and place + 1 < len(SERIES):
         return SERIES[place + 1]
     return SERIES[place - 1] if rate == min(rates) and place else None
-
-
-def regret(truth, noise, repeats=4000, seed=0):
-    """Mean loss of true accuracy by choosing with noisy runs: (by halving, by all folds for every setting).
-
-    truth: true accuracy of each setting. noise: standard deviation of one run's score. Says what halving saves at what
-    price, before any run is made.
-    """
-    truth, rng = np.asarray(truth, float), np.random.default_rng(seed)
-    scores = truth + rng.normal(0, noise, (repeats, FOLDS, len(truth)))
-    everything = scores.mean(axis=1)
-    left = np.argsort(-scores[:, :len(FIRST)].mean(axis=1), axis=1)[:, :KEPT]
-    halved = np.full_like(everything, -np.inf)
-    np.put_along_axis(halved, left, np.take_along_axis(everything, left, 1), 1)
-    return tuple(float(truth.max() - truth[by.argmax(axis=1)].mean()) for by in (halved, everything))

@@ -5,9 +5,11 @@ best of those by the mean over five is the network's. Where its rate is at an ed
 series joins with both weight decays, and the rule is applied again, at most `WIDENINGS` times. All scores are those
 after the last epoch; a run that diverged scores 0. Ties go to the smaller rate, then to the smaller weight decay.
 """
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from asymmbook.evidence.folds import FOLDS
 
@@ -31,7 +33,7 @@ class Setting(NamedTuple):
     decay: float
 
     @property
-    def name(self):
+    def name(self) -> str:
         """As it stands in the names of runs."""
         return f"lr{self.rate:g}_wd{self.decay:g}"
 
@@ -39,17 +41,17 @@ class Setting(NamedTuple):
 class Tuned(NamedTuple):
     """runs: (setting, fold) that the rule asks for so far. best: the chosen `Setting`; None while a run is missing."""
 
-    runs: tuple
+    runs: tuple[tuple[Setting, int], ...]
     best: Setting | None
 
 
-def network_key(model, settings):
+def network_key(model: str, settings: Mapping[str, Any]) -> str:
     """A network's key in names of runs: the model, its rate and its width."""
     rate = f"-r{settings['asymmrate']}" if "asymmrate" in settings else ""
     return f"{model}{rate}" + (f"-w{settings['width']:g}" if "width" in settings else "")
 
 
-def tuning(network, scores):
+def tuning(network: str, scores: Mapping[str, float]) -> Tuned:
     """What the rule asks for, and chooses, given the scores of finished runs (`Tuned`).
 
     scores: {run name: top-1}, names as `asymmbook.evidence.trial` makes them.
@@ -89,7 +91,7 @@ def _next_rate(rate, rates):
     return SERIES[place - 1] if rate == min(rates) and place else None
 
 
-def regret(truth, noise, repeats=4000, seed=0):
+def regret(truth: ArrayLike, noise: float, repeats: int = 4000, seed: int = 0) -> tuple[float, float]:
     """Mean loss of true accuracy by choosing with noisy runs: (by halving, by all folds for every setting).
 
     truth: true accuracy of each setting. noise: standard deviation of one run's score. Says what halving saves at what
@@ -101,4 +103,5 @@ def regret(truth, noise, repeats=4000, seed=0):
     left = np.argsort(-scores[:, :len(FIRST)].mean(axis=1), axis=1)[:, :KEPT]
     halved = np.full_like(everything, -np.inf)
     np.put_along_axis(halved, left, np.take_along_axis(everything, left, 1), 1)
-    return tuple(float(truth.max() - truth[by.argmax(axis=1)].mean()) for by in (halved, everything))
+    halving, whole = (float(truth.max() - truth[by.argmax(axis=1)].mean()) for by in (halved, everything))
+    return halving, whole

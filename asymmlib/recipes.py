@@ -53,7 +53,7 @@ NORMS = {
     "as-built": "each network's own",
 }
 # What runs did before a field of the recipe existed, where that is not the field's default
-BEFORE = {"initialisation": "as-built", "norm": "as-built"}
+BEFORE: dict[str, Any] = {"initialisation": "as-built", "norm": "as-built"}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from asymmlib.models import MODELS, Entry
-from asymmlib.network import AsymmetricalBottleneck, AsymmNet
+from asymmlib.network import AsymmetricalBottleneck, AsymmNet, BlockPlan
 
 __all__ = ["KINDS", "Ablated", "ablated", "register"]
 
@@ -25,11 +25,11 @@ COPIES = {"left": 1, "right": 1, "new": 0}  # real copies that stay
 class Ablated(AsymmetricalBottleneck):
     """A bottleneck whose copies are changed by one of `KINDS`, at the multiply-accumulates of the original."""
 
-    def __init__(self, plan, kind):
+    def __init__(self, plan: BlockPlan, kind: str) -> None:
         super().__init__(_plan(plan, COPIES[kind]) if plan.copies and kind in COPIES else replace(plan, copies=0))
         self.kind = kind if plan.copies else None
 
-    def beside(self, x, y):
+    def beside(self, x: paddle.Tensor, y: paddle.Tensor) -> paddle.Tensor:
         """What the depthwise convolution sees: the expanded channels `y` and what stands for copies of `x`."""
         if self.kind == "zeros":
             x = paddle.zeros_like(x)
@@ -40,7 +40,7 @@ class Ablated(AsymmetricalBottleneck):
         parts = {"left": [x, y], "right": [y, x], "new": [y], None: [y]}
         return paddle.concat(parts.get(self.kind, [x, y, x]), axis=1)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         y = x if self.expand is None else self.beside(x, self.expand(x))
         y = self.depthwise(y)
         y = self.project(self.se(y) if self.se is not None else y)
@@ -58,7 +58,8 @@ def _plan(plan, real):
     return replace(plan, new=new, copies=0, depthwise=new + real * plan.c_in)
 
 
-def ablated(kind, num_classes=1000, width=1.0, asymmrate=1, dropout=0.2):
+def ablated(kind: str, num_classes: int = 1000, width: float = 1.0, asymmrate: int = 1,
+            dropout: float = 0.2) -> AsymmNet:
     """AsymmNet-Large at rate 1 with every block's copies changed: float32 `[N, 3, H, W]` -> `[N, num_classes]`.
 
     Raises `ValueError` for an unknown kind.
@@ -70,7 +71,7 @@ def ablated(kind, num_classes=1000, width=1.0, asymmrate=1, dropout=0.2):
     return network
 
 
-def register():
+def register() -> None:
     """Make the ablated networks known to `asymmlib.models.create_model`, as ablation_left and so on."""
     for kind in KINDS:
         MODELS.setdefault(f"ablation_{kind}", Entry(lambda kind=kind, **more: ablated(kind, **more), f"copies: {kind}",

@@ -1,11 +1,13 @@
 """What the trial can see and what it costs, computed before its first run: the tables of results/protocol.md."""
+from pathlib import Path
+
 import pandas as pd
 
 from asymmbook.evidence.findings import recorded
 from asymmbook.evidence.folds import FOLDS
 from asymmbook.evidence.inference import Components, components, resolution, standard_error
 from asymmbook.evidence.results import read_pictures, read_predictions
-from asymmbook.evidence.trial import GROUPS, LIGHT, PICTURES, hours, plan
+from asymmbook.evidence.trial import GROUPS, LIGHT, PICTURES, TrialRun, hours, plan
 
 __all__ = ["DESIGNS", "LEFT_OUT", "cost_table", "foreseen_plan", "power_table", "recorded_components"]
 
@@ -21,7 +23,7 @@ DESIGNS = {"a, 64 px, five opponents": (PICTURES["caltech16"], 2 * FOLDS, 2, len
            "one run a network": (PICTURES["caltech16"] // FOLDS, 1, 1, 1)}
 
 
-def recorded_components(folder=None):
+def recorded_components(folder: Path | None = None) -> Components:
     """`Components` of a difference of two networks, mean over all pairs of the first comparison's three seeds.
 
     By the last epoch on the 366 test pictures, without `LEFT_OUT`.
@@ -36,7 +38,7 @@ def recorded_components(folder=None):
     return Components(*pd.DataFrame([components(right[first], right[second]) for first, second in pairs]).mean())
 
 
-def power_table(folder=None):
+def power_table(folder: Path | None = None) -> pd.DataFrame:
     """A row a question: standard error of a difference, and the difference shown with 80 % chance, in points.
 
     `at once` counts all tests that are corrected together, `alone` is one test at the same level. Twice: with the
@@ -52,16 +54,17 @@ def power_table(folder=None):
     return pd.DataFrame(rows)
 
 
-def foreseen_plan():
+def foreseen_plan() -> tuple[TrialRun, ...]:
     """The plan as it will be if every network's best rate is 0.05, for counting hours before any run is made."""
-    scores, before = {}, -1
+    scores: dict[str, float] = {}
+    before = -1
     while len(scores) > before:
         before = len(scores)
         scores = {run.name: 0.9 - abs(run.recipe.base_lr - 0.05) - run.recipe.weight_decay for run in plan(scores)}
     return plan(scores)
 
 
-def cost_table():
+def cost_table() -> pd.DataFrame:
     """A row a group, in the order of the work: runs, hours of one thread, hours with two runs side by side."""
     runs, rows = foreseen_plan(), []
     for group, question in GROUPS.items():

@@ -6,7 +6,9 @@ picture is in the same fold in every set. Near-copies (`results/near-copies.csv`
 """
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,7 @@ SOURCE = "caltech101"
 CROPS = "Faces_easy"  # a class whose pictures are crops of those of Faces
 
 
-def class_sets(counts):
+def class_sets(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     """{set: classes} out of `{class: pictures}` of Caltech-101's object categories.
 
     caltech16 is compared on; next16 chooses settings; hundred is every class but Faces_easy; pretrain85 and pretrain69
@@ -40,14 +42,15 @@ def class_sets(counts):
             "pretrain69": tuple(sorted(set(counts) - set(CALTECH16) - set(following)))}
 
 
-def deal(manifest, pairs, repeat):
+def deal(manifest: pd.DataFrame, pairs: Iterable[tuple[str, str]], repeat: int) -> np.ndarray:
     """The fold, int `[N]`, in which each picture of a manifest is held out, stratified by class.
 
     pairs: (SHA-256, SHA-256) of near-copies; linked pictures form a group and share a fold. Groups of a class go, the
     larger ones first and then by a hash of repeat and group, to the fold with the fewest pictures of the class so far.
     """
     groups = _groups(manifest["sha256"], pairs)
-    members, have = defaultdict(list), Counter()
+    members: dict[str, list[str]] = defaultdict(list)  # of each group, the classes of its pictures
+    have: Counter[tuple[str, int]] = Counter()  # pictures of a class in a fold so far
     for digest, label in zip(manifest["sha256"], manifest["class"], strict=True):
         members[groups[digest]].append(label)
     fold = {}
@@ -78,7 +81,7 @@ def _groups(digests, pairs):
     return {digest: root(digest) for digest in group}
 
 
-def read_near_copies(folder=None):
+def read_near_copies(folder: Path | None = None) -> pd.DataFrame:
     """The recorded pairs: first, second (names), first_sha256, second_sha256, distance (bits of the hash)."""
     return pd.read_csv((folder or results_dir()) / NEAR_COPIES)
 
@@ -87,13 +90,13 @@ def _pairs(folder=None):
     return list(read_near_copies(folder)[["first_sha256", "second_sha256"]].itertuples(index=False, name=None))
 
 
-def fold_table(manifest, folder=None):
+def fold_table(manifest: pd.DataFrame, folder: Path | None = None) -> pd.DataFrame:
     """What the pages need of the pictures, without the pictures: name, class, repeat0, repeat1 (folds)."""
     columns = {f"repeat{repeat}": deal(manifest, _pairs(folder), repeat) for repeat in range(REPEATS)}
     return manifest[["name", "class"]].assign(**columns).reset_index(drop=True)
 
 
-def open_pictures():
+def open_pictures() -> Prepared:
     """Caltech-101 as its manifest says, without checking 8,677 files again: `Prepared`.
 
     What is trained on are the cached pixels, whose key is made of the manifest's checksums. Raises `FileNotFoundError`
@@ -103,7 +106,8 @@ def open_pictures():
     return Prepared(SOURCE, find_images(folder / "Images"), folder, read_manifest(folder / MANIFESTS[False]))
 
 
-def held_out(name, repeat=None, fold=None, prepared=None, folder=None):
+def held_out(name: str, repeat: int | None = None, fold: int | None = None, prepared: Prepared | None = None,
+             folder: Path | None = None) -> Prepared:
     """A set of `class_sets` as `Prepared` data whose eval split is one fold and whose train split is the rest.
 
     Without a fold it keeps the article's rule, every fifth picture. From the sets to pre-train on, near-copies of
@@ -128,7 +132,7 @@ def held_out(name, repeat=None, fold=None, prepared=None, folder=None):
     return replace(chosen, name=f"{name}-r{repeat}f{fold}", manifest=manifest)
 
 
-def write_near_copies(folder=None):
+def write_near_copies(folder: Path | None = None) -> pd.DataFrame:
     """Find the near-copies in Caltech-101 by a perceptual hash and record them. Needs imagehash (extra `plan`)."""
     import imagehash
 

@@ -13,10 +13,12 @@ to Student's with Satterthwaite's degrees of freedom; without it, intervals from
 simulated comparisons, with it in 95 to 98 % (tests/book/test_inference.py simulates it).
 Sources: Carpenter, Goldstein and Rasbash (2003) for residuals scaled to the estimated variance; Satterthwaite (1946).
 """
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.stats import norm, t
 from statsmodels.stats.multitest import multipletests
 
@@ -51,7 +53,7 @@ class Difference(NamedTuple):
     runs: int
 
     @property
-    def decidable(self):
+    def decidable(self) -> bool:
         """Whether there are enough runs to know how far they lie apart."""
         return self.runs >= FEWEST_RUNS
 
@@ -89,7 +91,8 @@ def _freedom(values, effects, variance):
     return error**2 / doubt if doubt else np.inf
 
 
-def compare_networks(first, second, level=LEVEL, draws=DRAWS, seed=0):
+def compare_networks(first: pd.DataFrame, second: pd.DataFrame, level: float = LEVEL, draws: int = DRAWS,
+                     seed: int = 0) -> Difference:
     """`Difference` of two networks on the same pictures in the same runs.
 
     first, second: DataFrames with picture, run (which repeat and fold; unique for a pair of runs) and right (bool). The
@@ -123,12 +126,12 @@ def _resample(values, shifts, draws, rng):
     return np.concatenate(drawn), np.concatenate(flipped)
 
 
-def holm(ps):
+def holm(ps: Sequence[float] | pd.Series) -> list[float]:
     """p-values corrected for asking all these questions at once. Source: Holm (1979), by statsmodels."""
     return list(map(float, multipletests(ps, method="holm")[1])) if len(ps) else []
 
 
-def components(first, second):
+def components(first: pd.DataFrame, second: pd.DataFrame) -> Components:
     """`Components` of the difference of two networks whose runs all answered the same pictures (analysis of variance).
 
     Estimates may be negative where the truth is near zero: average over pairs first, then cut at zero.
@@ -140,24 +143,24 @@ def components(first, second):
     return Components(by_picture.var(ddof=1) - rest / runs, by_run.var(ddof=1) - rest / pictures, rest)
 
 
-def standard_error(parts, pictures, runs, repeats=1):
+def standard_error(parts: Components, pictures: int, runs: int, repeats: int = 1) -> float:
     """Standard error of the mean difference of a design: `repeats` answers a picture, from `runs` runs a network."""
     picture, run, rest = (max(0.0, part) for part in parts)
     return float(np.sqrt(picture / pictures + run / runs + rest / (pictures * repeats)))
 
 
-def power(difference, error, tests=1, level=LEVEL):
+def power(difference: float, error: float, tests: int = 1, level: float = LEVEL) -> float:
     """Chance to show a true difference with such a standard error, if the strictest step of Holm's method applies."""
     bound = norm.isf(level / (2 * tests))
     return float(norm.sf(bound - abs(difference) / error) + norm.cdf(-bound - abs(difference) / error))
 
 
-def resolution(error, tests=1, level=LEVEL, chance=POWER):
+def resolution(error: float, tests: int = 1, level: float = LEVEL, chance: float = POWER) -> float:
     """The smallest true difference that is shown with this chance: what could have been missed lies below it."""
     return float((norm.isf(level / (2 * tests)) + norm.ppf(chance)) * error)
 
 
-def sentence(names, result, p, tests=1, level=LEVEL):
+def sentence(names: Sequence[str], result: Difference, p: float, tests: int = 1, level: float = LEVEL) -> str:
     """What may be said of a `Difference`, as one sentence with its interval. p: after correction.
 
     names: (first, second). A difference is shown where the corrected p is below the level; else the sentence says how
@@ -174,12 +177,12 @@ def sentence(names, result, p, tests=1, level=LEVEL):
             f"{100 * resolution(error, tests, level):.1f} points would be missed more than one time in five.")
 
 
-def per_class_accuracy(labels, predicted):
+def per_class_accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
     """Mean over the classes of the share of right answers, 0 to 1: every class counts the same."""
     return float(pd.Series(np.asarray(labels) == np.asarray(predicted)).groupby(np.asarray(labels)).mean().mean())
 
 
-def calibration_error(confidence, right, bins=15):
+def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = 15) -> float:
     """Expected calibration error: mean over pictures of |accuracy - confidence| of the bin, equally wide bins.
 
     Source: Guo et al. (2017).

@@ -6,6 +6,8 @@ in. All are made by `python -m asymmbook experiments collect`; columns are expla
 """
 import json
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ import pandas as pd
 from asymmbook.checkout import results_dir
 from asymmbook.evidence.folds import class_sets, fold_table
 from asymmbook.evidence.inference import calibration_error, per_class_accuracy
+from asymmbook.evidence.trial import TrialRun
 from asymmlib.base.files import atomic_write, locked
 from asymmlib.data.manifest import EVERY
 from asymmlib.runs import find_run
@@ -23,7 +26,7 @@ TEXTS = dict.fromkeys(("commit", "manifest_sha256", "python"), str)
 ARRAYS = ("predicted", "confidence")
 
 
-def trial_dir(folder=None):
+def trial_dir(folder: Path | None = None) -> Path:
     """`results/trial/`, or the same in another folder of results."""
     return (folder or results_dir()) / "trial"
 
@@ -33,22 +36,22 @@ def _read(table, folder):
     return pd.read_csv(path, dtype=TEXTS) if path.is_file() else pd.DataFrame({"run": pd.Series(dtype=str)})
 
 
-def read_runs(folder=None):
+def read_runs(folder: Path | None = None) -> pd.DataFrame:
     """One row a recorded run; empty with a column "run" where none is."""
     return _read("runs", folder)
 
 
-def read_curves(folder=None):
+def read_curves(folder: Path | None = None) -> pd.DataFrame:
     """One row a recorded run and epoch."""
     return _read("curves", folder)
 
 
-def read_folds(folder=None):
+def read_folds(folder: Path | None = None) -> pd.DataFrame:
     """Every picture of Caltech-101's categories: name, class, repeat0, repeat1 (the fold that holds it out)."""
     return pd.read_csv(trial_dir(folder) / "folds.csv")
 
 
-def write_folds(manifest, folder=None):
+def write_folds(manifest: pd.DataFrame, folder: Path | None = None) -> None:
     """Record the folds of a manifest of Caltech-101."""
     _write(trial_dir(folder) / "folds.csv", fold_table(manifest, folder))
 
@@ -58,17 +61,18 @@ def _write(path, frame):
         file.write(frame.to_csv(index=False, float_format="%.8g", lineterminator="\n").encode())
 
 
-def held_out_pictures(pictures, repeat, fold, folder=None):
+def held_out_pictures(pictures: str, repeat: float | None, fold: float | None,
+                      folder: Path | None = None) -> pd.DataFrame:
     """The pictures that a run of a set and fold held out, in the order of its predictions: name, class, label."""
     table = read_folds(folder)
     chosen = table[table["class"].isin(class_sets(Counter(table["class"]))[pictures])]
     rule = chosen.groupby("class").cumcount() % EVERY == 0
     classes = list(dict.fromkeys(chosen["class"]))
-    chosen = chosen[rule if fold is None or pd.isna(fold) else chosen[f"repeat{int(repeat)}"] == fold]
+    chosen = chosen[rule if fold is None or pd.isna(fold) else chosen[f"repeat{repeat:.0f}"] == fold]
     return chosen[["name", "class"]].assign(label=chosen["class"].map(classes.index)).reset_index(drop=True)
 
 
-def answers(runs, folder=None):
+def answers(runs: pd.DataFrame, folder: Path | None = None) -> pd.DataFrame:
     """What recorded runs say: picture, run ("r0f3"), label, predicted, confidence, right; one row a picture and run.
 
     runs: rows of `read_runs`, of one network or recipe, as `asymmbook.evidence.inference.compare_networks` takes them.
@@ -85,7 +89,7 @@ def answers(runs, folder=None):
     return frame.assign(right=frame["label"] == frame["predicted"])
 
 
-def record(runs, folder=None):
+def record(runs: Sequence[TrialRun], folder: Path | None = None) -> pd.DataFrame:
     """Add finished `TrialRun`s to the tables, replacing rows of the same name; return the table of all runs."""
     target = trial_dir(folder)
     target.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 They come in groups, in the order of `GROUPS`; a, c, d, b, e and f are the questions, the others serve them. Which
 settings a network gets is known once its tuning is done; until then its runs are listed as waiting.
 """
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from asymmbook.evidence.folds import FOLDS, REPEATS
 from asymmbook.evidence.tuning import NETWORKS, Setting, network_key, tuning
@@ -45,7 +46,7 @@ class TrialRun(NamedTuple):
 
     group: str
     model: str
-    settings: dict
+    settings: dict[str, Any]
     recipe: Recipe
     pictures: str
     repeat: int | None = None
@@ -54,18 +55,18 @@ class TrialRun(NamedTuple):
     awaits: str | None = None
 
     @property
-    def name(self):
+    def name(self) -> str:
         """group-network-recipe-pictures-repeat and fold, readable and unique."""
         where = "rule" if self.fold is None else f"r{self.repeat}f{self.fold}"
         return "-".join([self.group, self.network, self.recipe.name, self.pictures, where])
 
     @property
-    def network(self):
+    def network(self) -> str:
         """The key of model and settings."""
         return network_key(self.model, self.settings)
 
 
-def plan(scores=None):
+def plan(scores: Mapping[str, float] | None = None) -> tuple[TrialRun, ...]:
     """All runs that are known so far, in the order of `GROUPS`, as a tuple of `TrialRun`.
 
     scores: {run: top-1 on the held-out fold after the last epoch} of the finished runs; tuning goes on from them.
@@ -113,7 +114,7 @@ def _tune(tuned, scores):
             yield _on("tune", model, recipe, "next16", 0, 0)
 
 
-def setting_recipe(setting):
+def setting_recipe(setting: Setting) -> Recipe:
     """The recipe of a tuning run."""
     return BASE.replace(name=setting.name, base_lr=setting.rate, weight_decay=setting.decay)
 
@@ -224,7 +225,7 @@ def _spread(tuned):
             yield run._replace(recipe=run.recipe.replace(seed=seed))
 
 
-def hours(runs, paces=None):
+def hours(runs: Iterable[TrialRun], paces: Mapping[tuple[str, int], float] | None = None) -> float:
     """Hours of one thread that runs take: pictures trained on, by images a second (see `PACES`), and their start.
 
     paces: {(model, size): images a second} that replace the ones of the plan.

@@ -11,13 +11,14 @@ import shutil
 import time
 from datetime import timedelta
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import pandas as pd
 
 from asymmbook.evidence import folds, records
 from asymmbook.evidence.statistics import compare
-from asymmbook.evidence.trial import GROUPS, hours, plan
+from asymmbook.evidence.trial import GROUPS, TrialRun, hours, plan
 from asymmbook.evidence.trial_work import FAILURE, work
 from asymmlib.base.folders import runs_dir
 from asymmlib.data.sources import prepare
@@ -28,7 +29,7 @@ __all__ = ["again", "collect", "run", "scores", "status"]
 STATES = ("recorded", "trained", "started", "new", "waiting", "failed")
 
 
-def scores():
+def scores() -> dict[str, float]:
     """{run: top-1 on its held-out pictures after the last epoch} of the runs that are recorded, or finished here.
 
     Rounded, so that ties are ties whether a number comes from a table or from a run.
@@ -62,7 +63,7 @@ def _matching(pattern):
     return runs, {planned.name: _state(planned, recorded, done) for planned in runs}
 
 
-def status(pattern="*"):
+def status(pattern: str = "*") -> pd.DataFrame:
     """A row a group: how many runs are in which state, and hours of one thread that are left; then a row of sums."""
     runs, states = _matching(pattern)
     rows = []
@@ -87,7 +88,7 @@ def _paces():
     return plain.groupby(["model", "image_size"])["images_per_s"].median().to_dict()
 
 
-def run(pattern="*", jobs=1):
+def run(pattern: str = "*", jobs: int = 1) -> None:
     """Train every run that matches, can start and is not done, `jobs` side by side; go on where tuning adds runs.
 
     With more than one job the group "time" is left out, whose runs need the machine for themselves. Failed runs are
@@ -99,7 +100,8 @@ def run(pattern="*", jobs=1):
     _matching(pattern)
     prepare(folds.SOURCE, progress=False)
     os.environ["OMP_NUM_THREADS"] = "1"  # the processes to come inherit it
-    active, tried, failed = {}, set(), []
+    active: dict[BaseProcess, tuple[TrialRun, float]] = {}  # run, when it was started
+    tried, failed = set(), []
     try:
         while True:
             runs, states = _matching(pattern)
@@ -146,13 +148,13 @@ def _start(planned, name=None):
     return process
 
 
-def collect(pattern="*"):
+def collect(pattern: str = "*") -> pd.DataFrame:
     """Record every finished run that matches; return the table of all recorded runs."""
     runs, states = _matching(pattern)
     return records.record([planned for planned in runs if states[planned.name] == "trained"])
 
 
-def again(name):
+def again(name: str) -> tuple[pd.DataFrame, str]:
     """Train a run once more into runs/again/, and say what is equal: (table of curves, sentence).
 
     Raises `ValueError` for a run that is not recorded.

@@ -5,10 +5,12 @@ import sys
 import threading
 from contextlib import suppress
 from multiprocessing import parent_process
+from typing import Any
 
 import numpy as np
 
 from asymmbook.evidence import folds
+from asymmbook.evidence.trial import TrialRun
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import runs_dir
 
@@ -18,7 +20,7 @@ FAILURE = "failure.txt"  # in a run's folder: why its last attempt ended
 NOBODY = 255  # the predicted class of a run that diverged: no class has this number
 
 
-def work(planned, name):
+def work(planned: TrialRun, name: str) -> None:
     """Train one run in this process, everything that it prints into its log; leave the reason there if it fails."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     folder = runs_dir() / name
@@ -42,7 +44,7 @@ def _end_with_parent():
     os._exit(1)
 
 
-def train_and_measure(planned, name):
+def train_and_measure(planned: TrialRun, name: str) -> None:
     """Train a `TrialRun` in this process, as runs/`name`; store what it says about its held-out pictures beside it.
 
     A loss that is no longer finite is a result, too: such a run is wrong about every picture.
@@ -55,7 +57,9 @@ def train_and_measure(planned, name):
     from asymmlib.training import train
     register()
     prepared = folds.held_out(planned.pictures, planned.repeat, planned.fold)
-    start = {"start": runs_dir() / planned.start / "last.safetensors", "new_head": True} if planned.start else {}
+    start: dict[str, Any] = {}
+    if planned.start:
+        start = {"start": runs_dir() / planned.start / "last.safetensors", "new_head": True}
     try:
         finished = train(planned.model, planned.recipe, **planned.settings, prepared=prepared, name=name, **start)
         result = evaluate(finished.network("last"), finished.pictures("eval", prepared))

@@ -1,11 +1,12 @@
 """How each light network gets its learning rate and weight decay: one grid and one rule for all.
 
-Each setting of the grid is trained on the five folds of next16; the best by the mean is the network's. Where its rate is
-at an edge of the grid, the next rate of the series joins with both weight decays, and the rule is applied again, at most
-`WIDENINGS` times. All scores are those after the last epoch; a run that diverged scores 0. Ties go to the smaller rate,
-then to the smaller weight decay.
+Each setting of the grid is trained on the five folds of next16; the best by the mean is the network's. Where its rate
+is at an edge of the grid, the next rate of the series joins with both weight decays, and the rule is applied again, at
+most `WIDENINGS` times. All scores are those after the last epoch; a run that diverged scores 0. Ties go to the smaller
+rate, then to the smaller weight decay.
 """
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Setting(NamedTuple):
     decay: float
 
     @property
-    def name(self):
+    def name(self) -> str:
         """As it stands in the names of runs."""
         return f"lr{self.rate:g}_wd{self.decay:g}"
 
@@ -38,17 +39,17 @@ class Setting(NamedTuple):
 class Tuned(NamedTuple):
     """runs: (setting, fold) that the rule asks for so far. best: the chosen `Setting`; None while a run is missing."""
 
-    runs: tuple
+    runs: tuple[tuple[Setting, int], ...]
     best: Setting | None
 
 
-def network_key(model, settings):
+def network_key(model: str, settings: Mapping[str, Any]) -> str:
     """A network's key in names of runs: the model, its rate and its width."""
     rate = f"-r{settings['asymmrate']}" if "asymmrate" in settings else ""
     return f"{model}{rate}" + (f"-w{settings['width']:g}" if "width" in settings else "")
 
 
-def tuning(network, scores):
+def tuning(network: str, scores: Mapping[str, float]) -> Tuned:
     """What the rule asks for, and chooses, given the scores of finished runs (`Tuned`).
 
     scores: {run name: top-1}, names as `asymmbook.evidence.trial` makes them.

@@ -3,7 +3,8 @@
 A family holds the comparisons that are corrected together. Each side is a choice of rows of results/trial/runs.csv. A
 comparison is made when both sides have all the runs that the plan has for them; until then it is listed as not made.
 """
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ class Side(NamedTuple):
     """
 
     name: str
-    rows: tuple
+    rows: tuple[dict[str, Any], ...]
     runs: int
 
 
@@ -41,7 +42,7 @@ def _widths(name, network, widths):
                 FOLDS * len(widths))
 
 
-def families(folder=None):
+def families(folder: Path | None = None) -> dict[str, list[tuple[Side, Side]]]:
     """{family: pairs of `Side`}, as the protocol lists them; of e, once next16 has chosen."""
     tested = {f"a, {size}": [(_side(PAIR[0], "a", PAIR[0], size, runs), _side(other, "a", other, size, runs))
                              for other in LIGHT if other != PAIR[0]]
@@ -65,7 +66,7 @@ def families(folder=None):
     return tested
 
 
-def recommended(network, folder=None):
+def recommended(network: str, folder: Path | None = None) -> str | None:
     """The recipe of group e with the highest mean on next16 ("64px" for no change); None while one is incomplete."""
     runs = records.read_runs(folder)
     if runs.empty:
@@ -90,7 +91,7 @@ def _answers(side, runs, folder):
     return pd.concat(parts) if found == side.runs else None
 
 
-def verdicts(family, folder=None):
+def verdicts(family: str, folder: Path | None = None) -> pd.DataFrame:
     """A row a comparison of a family: first, second, mean, low, high, p, p_holm, runs, sentence.
 
     Holm's correction counts every comparison of the family, made or not: one that is missing has p = 1.
@@ -98,10 +99,10 @@ def verdicts(family, folder=None):
     runs, rows = records.read_runs(folder), []
     pairs = families(folder)[family]
     for first, second in pairs:
-        said = [None if runs.empty else _answers(side, runs, folder) for side in (first, second)]
-        made = all(one is not None for one in said)
-        result = compare_networks(*said) if made else None
-        rows.append({"first": first.name, "second": second.name, "result": result, "p": result.p if made else 1.0})
+        ours, theirs = (None if runs.empty else _answers(side, runs, folder) for side in (first, second))
+        result = None if ours is None or theirs is None else compare_networks(ours, theirs)
+        rows.append({"first": first.name, "second": second.name, "result": result,
+                     "p": 1.0 if result is None else result.p})
     table = pd.DataFrame(rows, columns=["first", "second", "result", "p"])
     table["p_holm"] = holm(table["p"])
     table["sentence"] = [

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -177,9 +178,13 @@ def two(place):
 
 
 @pytest.fixture(scope="module")
-def exact(place):
-    """The folder of one process's run in float64."""
-    return job(place, "exact", "--float64", processes=1)[-1]
+def single(place):
+    """Folders of one process's runs: in float64, and in float32 with each picture of a batch as its first."""
+    with ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(job, place, name, *options, processes=1) for name, *options in
+                (("exact", "--float64"), ("one", "--shifts", *map(str, range(9))))]
+    exact, one = (job.result()[-1] for job in jobs)
+    return exact, [one.with_name(f"one-{shift}") for shift in range(9)]
 
 
 def differences(one, other):
@@ -192,8 +197,10 @@ def differences(one, other):
                        for names in (a.keys() - set(running), running)), np.abs(losses[0] - losses[1]).max()])
 
 
-def test_two_processes_give_the_weights_and_the_evaluation_of_one(place, exact):
+@pytest.mark.serial
+def test_two_processes_give_the_weights_and_the_evaluation_of_one(place, single):
     """In float64, where rounding is far below anything that a mistake in the exchange does."""
+    exact, _ = single
     *_, folder = job(place, "exact-two", "--float64")
     assert differences(exact, folder).max() <= 1e-10
     columns = ["epoch", "train_top1", "eval_top1", "lr"]
@@ -203,10 +210,11 @@ def test_two_processes_give_the_weights_and_the_evaluation_of_one(place, exact):
     assert (right - right.round()).abs().max() < 1e-5, "not counts of nine pictures"
 
 
-def test_two_processes_in_float32_round_as_one_does(place, two, exact):
+@pytest.mark.serial
+def test_two_processes_in_float32_round_as_one_does(two, single):
     """A value that rounding moves over ReLU's kink is found in all weights: the yardstick is what the order does."""
-    *_, single = job(place, "one", "--shifts", *map(str, range(9)), processes=1)
-    spread = np.max([differences(single.with_name(f"one-{shift}"), exact) for shift in range(9)], axis=0)
+    exact, orders = single
+    spread = np.max([differences(folder, exact) for folder in orders], axis=0)
     first, second, folder = two
     assert (differences(folder, exact) <= 3 * spread).all()
     results = [printed(output, "RESULT ") for output in (first, second)]
@@ -214,6 +222,7 @@ def test_two_processes_in_float32_round_as_one_does(place, two, exact):
     assert timeless[0] == timeless[1], "both processes know the result"
 
 
+@pytest.mark.serial
 def test_only_rank_0_writes(two):
     first, second, folder = two
     assert any("last.safetensors" in path for path in printed(first, "WROTE "))
@@ -221,6 +230,7 @@ def test_only_rank_0_writes(two):
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
 
 
+@pytest.mark.serial
 def test_a_lost_process_ends_the_job_with_a_message_and_it_goes_on(place, two):
     status, first, _, folder = run_job(place, "lost", "--death", "1")
     assert status != 0

@@ -17,8 +17,8 @@ EDITION = build . --all --path-output _build/$(1) --config _build/$(1)/_config.y
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONPATH :=
-# two processes of one thread each do more than one of two; a module's tests stay together with what they share
-PAIR := -m pytest -q -n 2 --dist loadscope
+# two processes of one thread each do more than one of two threads; who is done takes tests over from the other
+PAIR := -m pytest -q -n 2 --dist worksteal
 NBMAKE := -m pytest --nbmake --nbmake-timeout=900 notebooks/
 # no times and no versions of one run in stored notebooks
 CLEAR := --ClearMetadataPreprocessor
@@ -105,7 +105,7 @@ catalogues: $(READY)
 
 # The built site in Chromium, with the network cut; skipped, with the reason, where there is no Chromium.
 browser: $(READY)
-	$(RUN) -m pytest -q -rs -n 2 tests/browser
+	$(RUN) $(PAIR) -rs tests/browser
 
 # Execute the notebooks on the drawn pictures and store what they show: no other pictures go into the repository.
 notebooks: $(READY)

@@ -114,6 +114,7 @@ def test_a_launcher_that_is_first_to_see_the_loss_is_understood(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.slow
 def test_mixed_precision_on_a_cpu_is_off_and_said(home, picture_folder, capsys):
     if paddle.device.get_device() != "cpu":
         pytest.skip("this device has float16")

@@ -11,6 +11,7 @@ from asymmlib.data.sources import prepare
 from asymmlib.dataset import Pictures
 
 
+@pytest.mark.slow
 def test_layout_is_the_articles(sample):
     assert sample.class_names == sorted(CLASSES) and len(CLASSES) == 16
     assert sample.images.name == "Images"
@@ -18,6 +19,7 @@ def test_layout_is_the_articles(sample):
     assert sample.manifest["split"].value_counts().to_dict() == {"train": 768, "eval": 192}
 
 
+@pytest.mark.slow
 def test_the_sample_is_the_default_and_is_drawn_once(home, sample_home, sample, monkeypatch):
     monkeypatch.setenv("ASYMMLIB_HOME", str(sample_home))
     times = {path: path.stat().st_mtime_ns for path in sample.images.rglob("*.jpg")}
@@ -26,6 +28,7 @@ def test_the_sample_is_the_default_and_is_drawn_once(home, sample_home, sample, 
     assert len(times) > 900 and times == {path: path.stat().st_mtime_ns for path in again.images.rglob("*.jpg")}
 
 
+@pytest.mark.slow
 def test_grey_pictures_spaces_and_sizes_vary(sample):
     with_space = sample.manifest[sample.manifest["path"].str.contains(" ")]
     assert 20 < len(with_space) < 300
@@ -39,6 +42,7 @@ def test_grey_pictures_spaces_and_sizes_vary(sample):
     assert max(map(max, sizes)) <= 160 and len(sizes) > 100
 
 
+@pytest.mark.slow
 def test_nearest_neighbour_on_pixels_stays_under_60_percent(sample):
     train, evaluation = Pictures(sample, "train", 32), Pictures(sample, "eval", 32)
     known = train.pixels[train.rows].reshape(len(train), -1).astype(np.float32)

@@ -134,6 +134,7 @@ assert all((a == b).all() for a, b in zip(alone, helped, strict=True))
 """
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_batch(home, picture_folder):
     # in a process of its own: Paddle's workers leave signal handlers behind, on which other engines crash later
     done = subprocess.run([sys.executable, "-c", WORKERS, str(picture_folder)], capture_output=True, text=True)

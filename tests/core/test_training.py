@@ -28,6 +28,7 @@ def prepared(home, picture_folder):
     return prepare(str(picture_folder))
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_records_itself(prepared, capsys):
     run = train("asymmnet_small", TINY.replace(epochs=6), prepared=prepared)
     history = run.history
@@ -59,6 +60,7 @@ def test_history_holds_means_over_all_pictures(prepared):
     assert run.history["train_top1"][0] == pytest.approx(expected.top1, abs=1 / 24)
 
 
+@pytest.mark.slow
 def test_finished_run_is_opened_and_fresh_trains_again(prepared, capsys):
     first = train("asymmnet_small", TINY, prepared=prepared)
     again = train("asymmnet_small", TINY, prepared=prepared)
@@ -69,6 +71,7 @@ def test_finished_run_is_opened_and_fresh_trains_again(prepared, capsys):
     pd.testing.assert_frame_equal(anew.history[columns], first.history[columns])
 
 
+@pytest.mark.slow
 def test_runs_never_overwrite_each_other(prepared):
     train("asymmnet_small", TINY.replace(epochs=1), prepared=prepared, name="mine")
     with pytest.raises(ValueError, match="mine holds a run with another recipe"):
@@ -134,6 +137,7 @@ def _assert_same_run(expected, actual):
     pd.testing.assert_frame_equal(expected.history[columns], actual.history[columns], check_exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 def test_runs_killed_at_random_moments_go_on_and_end_bit_for_bit_the_same(home, picture_folder):
     """One moment in each epoch; where in it, a seed decides. All in processes of their own: what other tests have
@@ -152,6 +156,7 @@ def test_runs_killed_at_random_moments_go_on_and_end_bit_for_bit_the_same(home, 
         assert not epoch or f"killed{epoch} goes on after epoch" in resumed.stdout
 
 
+@pytest.mark.slow
 def test_torn_checkpoint_falls_back_to_the_one_before(prepared, capsys):
     run = train("asymmnet_small", TINY, prepared=prepared, name="torn")
     expected = load_file(run.folder / "last.safetensors")
@@ -186,6 +191,7 @@ def test_schedule_follows_epochs_and_the_article_s_does_not():
     assert published[100] < 1e-9 and published[200] == pytest.approx(0.01)  # back at the top after 200 batches
 
 
+@pytest.mark.slow
 def test_fit_steps_the_schedule_once_an_epoch(prepared):
     run = train("asymmnet_small", TINY, prepared=prepared)
     expected = 0.05 * (1 + np.cos(np.pi * np.arange(3) / 3)) / 2
@@ -268,6 +274,7 @@ def test_patience_counts_epochs_without_a_better_top1(tops, patience, over):
     assert out_of_patience([{"eval_top1": top} for top in tops], patience) == over
 
 
+@pytest.mark.slow
 def test_a_run_out_of_patience_ends_and_is_finished(prepared, capsys):
     recipe = TINY.replace(epochs=9, base_lr=1e-8, patience=2)  # a rate at which nothing changes
     run = train("asymmnet_small", recipe, prepared=prepared)

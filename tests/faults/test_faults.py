@@ -32,7 +32,8 @@ FILES = {"zip": 2000, "tar": 1000, "tar.gz": 1000, "JPEG": 1500, "PNG": 500, "pa
          "manifest": 1000, "run.json": 1000, "npz": 1000, "pth": 1000}
 PAIRS = [(fault, work) for fault, (_, every, few) in FAULTS.items() for work in (every if FULL else few)]
 PART = 500  # files a process: one that dies costs the rest of its part
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9, limits and forks are POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32",
+                                                   reason="kill -9, limits and forks are POSIX")]
 
 
 @pytest.fixture

@@ -3,13 +3,16 @@
 A mutant is the core with one change: a comparison or an operator swapped, a constant moved, a condition negated, a
 statement, decorator or keyword removed, two arguments swapped, nothing returned. `draw` samples 200 of all with a
 fixed seed into tests/mutants.csv, before any is tried; without a word those without a verdict are tried, with `again`
-those that survived. Each is tried in a copy of the tree, by its module's tests first, then by the other fast ones.
+those that survived. Each is tried in a copy of the tree, by the fast tests that call its function (or any function of
+its module, where it stands in none), the quickest first, until they would take `BUDGET` seconds without a mutant.
 Not mutated: docstrings, annotations, `__all__`, imports, words for people (strings with a blank, what is printed or
 raised, help of the command line), how a number is formatted, and keywords that no right input can tell (`QUIET`).
 """
 import ast
 import copy
 import csv
+import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -19,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -27,16 +31,12 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "tests" / "mutants.csv"
 COLUMNS = ("id", "file", "line", "operator", "before", "after", "verdict", "killed_by")
 SAMPLE, SEED = 200, 0
-# module of the core -> tests to ask first, below tests/; all of FAST follow
-OWN = {
-    "network": ("core/test_network.py", "core/test_parity.py"), "models": ("core/test_models.py",),
-    "dataset": ("core/test_dataset.py",), "callbacks": ("core/test_callbacks.py", "core/test_training.py"),
-    "training": ("core/test_training.py", "core/test_imagenet.py"), "recipes": ("core/test_recipes.py",),
-    "evaluation": ("core/test_evaluation.py",), "checkpoint": ("core/test_checkpoint.py",),
-    "complexity": ("core/test_complexity.py",), "runs": ("core/test_runs.py",), "__main__": ("core/test_cli.py",),
-}
-FAST = ("core", "weights", "deploy", "book/test_figures.py")
-SLOW = ("not slow and not serial", "not killed_at_random and not lost_process and not processes_give and not only_rank_0")
+CORE = ("__main__", "callbacks", "checkpoint", "complexity", "dataset", "evaluation", "models", "network", "recipes",
+        "runs", "training")
+TESTS = ("tests/core", "tests/weights/test_weights.py", "tests/deploy/test_export.py", "tests/book/test_explorer.py",
+         "tests/book/test_evidence.py", "tests/book/test_figures.py", "tests/book/test_release.py")
+FAST = ("-k", "not killed_at_random and not lost_process and not processes_give and not only_rank_0")
+BUDGET = 60
 QUIET = {"flush", "strict", "encoding", "help", "description", "metavar"}
 SWAPS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -132,7 +132,7 @@ def head(node):
 def mutants():
     """{(file, line, operator, before, after, how many such before): function that gives the mutant's text}."""
     found = {}
-    for module in OWN:
+    for module in CORE:
         file = f"asymmlib/{module}.py"
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
         for holder, key, node, spoken in sites(tree):
@@ -166,34 +166,59 @@ def draw():
 
 
 def copied(folder):
-    """A copy of what git tracks or would track, so that no mutant ever stands in the checkout."""
+    """Copy what git tracks or would track, so that no mutant ever stands in the checkout; return a digest of it."""
+    digest = hashlib.sha256()
     listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, stdout=subprocess.PIPE,
                             check=True).stdout.decode().split("\0")
-    for name in filter(lambda name: (ROOT / name).is_file(), filter(None, listed)):
+    for name in sorted(name for name in listed if (ROOT / name).is_file()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
+        if name.endswith(".py"):
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
 
 
-def ask(folder, module, log):
-    """Run in a forked process: the tests against a copy of the tree, the module's own first."""
+class Watch:
+    """A plugin of pytest: {test: [seconds, the (module, function) of the core that it calls]}."""
+
+    def __init__(self, folder):
+        self.prefix, self.seen = f"{folder}/asymmlib/", {}
+
+    def trace(self, frame, event, _):
+        if frame.f_code.co_filename.startswith(self.prefix):
+            self.called.add((Path(frame.f_code.co_filename).stem, frame.f_code.co_name))
+
+    def pytest_runtest_logstart(self, nodeid):
+        self.called, self.started = set(), time.perf_counter()
+        threading.settrace(self.trace)  # Paddle's loader reads pictures in a thread
+        sys.settrace(self.trace)
+
+    def pytest_runtest_logfinish(self, nodeid):
+        sys.settrace(None)
+        self.seen[nodeid] = [time.perf_counter() - self.started, sorted(self.called)]
+
+
+def ask(folder, tests, watch=None):
+    """In a forked process: run tests against a copy of the tree; stop at the first that fails."""
+    import pytest
     os.setsid()
     os.chdir(folder)
-    with open(log, "w") as file:
+    with open("log", "w") as log:
         for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
+            os.dup2(log.fileno(), stream)
     sys.path[:0] = [str(folder), str(folder / "book")]
-    os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path[:2]), "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.dont_write_bytecode = True
-    tests = [f"tests/{name}" for name in OWN[module] + FAST if (folder / "tests" / name).exists()]
-    import pytest
-    os._exit(pytest.main(["-xq", "-rfE", "--tb=line", "-p", "no:cacheprovider", "-m", SLOW[0], "-k", SLOW[1],
-                          f"--basetemp={folder}/made", *tests]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+    status = pytest.main(["-xq", "-rfE", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={folder}/made", *tests],
+                         plugins=[watch] if watch else [])
+    if watch:
+        Path("seen.json").write_text(json.dumps(watch.seen))
+    sys.stdout.flush()
+    os._exit(status)
 
 
-def verdict(folder, module, limit=None):
+def verdict(folder, tests, limit=None, watch=None):
     """("killed", by which test), ("killed", "time") past the limit in seconds, or ("survived", "")."""
-    log = folder / "log"
-    process = multiprocessing.get_context("fork").Process(target=ask, args=(folder, module, log))
+    process = multiprocessing.get_context("fork").Process(target=ask, args=(folder, tests, watch))
     process.start()
     process.join(limit)
     late = process.exitcode is None
@@ -202,8 +227,31 @@ def verdict(folder, module, limit=None):
         process.join()
     if process.exitcode == 0:
         return "survived", ""
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.M)
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", (folder / "log").read_text(errors="replace"), re.M)
     return "killed", "time" if late else failed[0] if failed else f"exit status {process.exitcode}"
+
+
+def watched(folder, digest):
+    """What every fast test calls and how long it takes, from a run without a mutant; kept for the same tree."""
+    kept = ROOT / "_build" / f"mutants-{digest[:12]}.json"
+    if not kept.exists():
+        if verdict(folder, [*FAST, *TESTS], watch=Watch(folder))[0] != "survived":
+            raise SystemExit("the tests fail without a mutant:\n" + (folder / "log").read_text())
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "seen.json", kept)
+    return json.loads(kept.read_text())
+
+
+def judges(seen, file, line):
+    """The tests to ask about a line, the quickest first, and how long they take without a mutant."""
+    inside = [node for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+              if isinstance(node, ast.FunctionDef) and node.lineno <= line <= node.end_lineno]
+    function = max(inside, key=lambda node: node.lineno).name if inside else None
+    module, tests, total = Path(file).stem, [], 0
+    for test, (seconds, called) in sorted(seen.items(), key=lambda item: item[1][0]):
+        if any(where == module and function in (None, name) for where, name in called) and total + seconds < BUDGET:
+            tests, total = [*tests, test], total + seconds
+    return tests, total
 
 
 def try_all(wanted):
@@ -214,23 +262,35 @@ def try_all(wanted):
     rows, found = read(), mutants()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        copied(folder)
-        started = time.monotonic()
-        if verdict(folder, "network")[0] != "survived":
-            raise SystemExit("the tests fail without any mutant:\n" + (folder / "log").read_text())
-        limit = 3 * (time.monotonic() - started)
-        for row in rows:
+        seen = watched(folder, copied(folder))
+        for count, row in enumerate(rows):
             if row["verdict"] != wanted:
                 continue
             number, _, same = row["id"].partition("~")
             text = found[row["file"], int(row["line"]), row["operator"], row["before"], row["after"], int(same or 0)]()
-            path = folder / row["file"]
-            kept = path.read_bytes()
+            tests, seconds = judges(seen, row["file"], int(row["line"]))
+            path, kept = folder / row["file"], (folder / row["file"]).read_bytes()
             path.write_text(text, encoding="utf-8")
-            row["verdict"], row["killed_by"] = verdict(folder, path.stem, limit)
+            os.utime(path, (count, count))  # compiled files go by seconds and size
+            row["verdict"], row["killed_by"] = verdict(folder, tests, 60 + 5 * seconds) if tests else ("survived", "")
             path.write_bytes(kept)
+            os.utime(path, (10**9 + count,) * 2)
             write(rows)
-            print(row["id"], row["file"], row["line"], row["verdict"], row["killed_by"], flush=True)
+            print(number, row["file"], row["line"], row["verdict"], row["killed_by"], flush=True)
+
+
+def summary(rows):
+    """How many were killed, with Wilson's interval, and the survivors by name."""
+    from asymmbook.evidence.statistics import wilson
+    tried = [row for row in rows if row["verdict"]]
+    killed = sum(row["verdict"] == "killed" for row in tried)
+    low, high = wilson(killed / len(tried), len(tried))
+    late = sum(row["killed_by"] == "time" for row in tried)
+    print(f"killed {killed} of {len(tried)} ({killed / len(tried):.1%}, 95 % interval {low:.1%} to {high:.1%}), {late} of "
+          f"them by the time limit; {len(rows) - len(tried)} not tried; survived:")
+    for row in tried:
+        if row["verdict"] == "survived":
+            print(f"{row['id']:>6} {row['file']}:{row['line']} {row['operator']}: {row['before']} -> {row['after']}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Which small mistakes in the taught core would the tests notice: `python tests/mutants.py [draw | again]`, `make mutants`.
+"""Which small mistakes in the taught core would the tests notice: `python tests/mutants.py [draw | again [TESTS]]`.
 
 A mutant is the core with one change: a comparison or an operator swapped, a constant moved, a condition negated, a
 statement, decorator or keyword removed, two arguments swapped, nothing returned. `draw` samples 200 of all with a
-fixed seed into tests/mutants.csv, before any is tried; without a word those without a verdict are tried, with `again`
-those that survived. Each is tried in a copy of the tree, by the fast tests that call its function (or any function of
+fixed seed into tests/mutants.csv, before any is tried; without a word those without a verdict are tried (`make mutants`),
+with `again` those that survived, by the tests named (default: all of `TESTS`). Each is tried in a copy of the tree, by the fast tests that call its function (or any function of
 its module, where it stands in none), the quickest first, until they would take `BUDGET` seconds without a mutant.
 Not mutated: docstrings, annotations, `__all__`, imports, words for people (strings with a blank, what is printed or
 raised, help of the command line), how a number is formatted, and keywords that no right input can tell (`QUIET`).
@@ -231,11 +231,11 @@ def verdict(folder, tests, limit=None, watch=None):
     return "killed", "time" if late else failed[0] if failed else f"exit status {process.exitcode}"
 
 
-def watched(folder, digest):
+def watched(folder, digest, asked):
     """What every fast test calls and how long it takes, from a run without a mutant; kept for the same tree."""
-    kept = ROOT / "_build" / f"mutants-{digest[:12]}.json"
+    kept = ROOT / "_build" / f"mutants-{hashlib.sha256(repr((digest, asked)).encode()).hexdigest()[:12]}.json"
     if not kept.exists():
-        if verdict(folder, [*FAST, *TESTS], watch=Watch(folder))[0] != "survived":
+        if verdict(folder, [*FAST, *asked], watch=Watch(folder))[0] != "survived":
             raise SystemExit("the tests fail without a mutant:\n" + (folder / "log").read_text())
         kept.parent.mkdir(exist_ok=True)
         shutil.copy(folder / "seen.json", kept)
@@ -254,15 +254,15 @@ def judges(seen, file, line):
     return tests, total
 
 
-def try_all(wanted):
-    """Give every row of the table with the wanted verdict a new one."""
+def try_all(wanted, asked=TESTS):
+    """Give every row of the table with the wanted verdict a new one, by the tests asked."""
     import numpy  # noqa: F401 - once, before the forks: Paddle takes seconds to import
     import paddle  # noqa: F401
     import pandas  # noqa: F401
     rows, found = read(), mutants()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        seen = watched(folder, copied(folder))
+        seen = watched(folder, copied(folder), asked)
         for count, row in enumerate(rows):
             if row["verdict"] != wanted:
                 continue
@@ -283,6 +283,8 @@ def summary(rows):
     """How many were killed, with Wilson's interval, and the survivors by name."""
     from asymmbook.evidence.statistics import wilson
     tried = [row for row in rows if row["verdict"]]
+    if not tried:
+        return print(f"{len(rows)} mutants, none tried yet")
     killed = sum(row["verdict"] == "killed" for row in tried)
     low, high = wilson(killed / len(tried), len(tried))
     late = sum(row["killed_by"] == "time" for row in tried)
@@ -294,6 +296,11 @@ def summary(rows):
 
 
 if __name__ == "__main__":
-    {"draw": draw, "again": partial(try_all, "survived"), "": partial(try_all, "")}["".join(sys.argv[1:])]()
-    if sys.argv[1:] != ["draw"]:
-        summary(read())
+    match sys.argv[1:]:
+        case ["draw"]:
+            draw()
+        case ["again", *asked]:
+            try_all("survived", tuple(asked) or TESTS)
+        case []:
+            try_all("")
+    summary(read())

@@ -113,7 +113,8 @@ def test_a_run_on_disk(run, home):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("{", "is damaged or not of a run"), ("[]", "is damaged or not of a run"), ('{"model": "x"}', "KeyError: 'settings'"),
+    ("{", "is damaged or not of a run"), ("[]", "is damaged or not of a run"),
+    ('{"model": "x"}', "KeyError: 'settings'"),
     ('{"model": 1, "settings": {}, "recipe": []}', "its model, recipe is of another kind")])
 def test_a_record_that_is_none(run, text, message):
     (run.folder / "run.json").write_text(text)

@@ -13,12 +13,23 @@ from safetensors.numpy import load_file
 
 from asymmlib.callbacks import out_of_patience
 from asymmlib.data.sources import prepare
+from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, make_loader
 from asymmlib.evaluation import Evaluation, evaluate, softmax
 from asymmlib.models import create_model
 from asymmlib.network import asymmnet_small
 from asymmlib.recipes import RECIPES, Recipe
-from asymmlib.runs import find_run, list_runs
-from asymmlib.training import make_optimizer, make_pictures, make_schedule, train, zero_last_gamma
+from asymmlib.runs import Run, find_run, list_runs
+from asymmlib.training import (
+    _observers,
+    _record,
+    _result,
+    make_optimizer,
+    make_pictures,
+    make_schedule,
+    run_name,
+    train,
+    zero_last_gamma,
+)
 
 TINY = Recipe("tiny", image_size=32, epochs=3, batch_size=8, base_lr=0.05)
 
@@ -275,3 +286,58 @@ def test_a_run_out_of_patience_ends_and_is_finished(prepared, capsys):
     (run.folder / "run.json").write_text(json.dumps({k: v for k, v in run.info.items() if k != "result"}))
     again = train("asymmnet_small", recipe, prepared=prepared)  # killed after its last epoch: no further epoch
     assert len(again.history) == len(run.history)
+
+
+def test_a_result_is_that_of_the_last_and_of_the_first_best_epoch():
+    rows = [{"epoch": number + 1, "eval_top1": top, "eval_loss": 3.0 - number, "seconds": 2.0**number}
+            for number, top in enumerate((0.25, 0.5, 0.5, 0.125))]
+    assert _result(rows, 99.0) == {
+        "last_eval_top1": 0.125, "last_eval_loss": 0.0, "best_eval_top1": 0.5, "best_epoch": 2, "train_seconds": 15.0,
+        "session_seconds": 99.0}
+
+
+def test_a_run_is_named_by_what_makes_it_another():
+    recipe = TINY.replace(data="sample", seed=4)
+    assert run_name("resnet50", recipe, {}) == "resnet50-tiny-sample-seed4"
+    assert run_name("asymmnet_small", recipe, {"width": 0.5, "asymmrate": 2}) == (
+        "asymmnet_small-width0.5-asymmrate2-tiny-sample-seed4")
+
+
+def test_pictures_follow_the_recipe(prepared):
+    recipe = TINY.replace(augmentation="rotate-nearest", rotation=30.0, seed=5, train_per_class=2)
+    train_set, eval_set = make_pictures(prepared, recipe)
+    assert (len(train_set), len(eval_set)) == (6, 6) and (train_set.split, eval_set.split) == ("train", "eval")
+    assert (train_set.augmentation, train_set.rotation, train_set.seed) == ("rotate-nearest", 30.0, 5)
+    assert eval_set.augmentation == "none" and (train_set.size, eval_set.size) == (32, 32)
+    assert (eval_set.mean, eval_set.std) == (train_set.mean, train_set.std) and train_set.mean != ARTICLE_MEAN
+    for pictures in make_pictures(prepared, recipe.replace(normalisation="article")):
+        assert (pictures.mean, pictures.std) == (ARTICLE_MEAN, ARTICLE_STD)
+
+
+@pytest.mark.parametrize(("optimizer", "expected"), [
+    ("momentum", [1 - 0.5 * 2, 1 - 0.5 * 2 - 0.5 * (0.75 * 2 + 2)]),
+    ("nesterov", [1 - 0.5 * (2 + 0.75 * 2), 1 - 0.5 * (2 + 0.75 * 2) - 0.5 * (2 + 0.75 * (0.75 * 2 + 2))])])
+def test_two_steps_of_momentum_by_hand(optimizer, expected):
+    network, found = paddle.nn.Linear(1, 1, bias_attr=False), []
+    paddle.assign(paddle.ones([1, 1]), network.weight)
+    stepper = make_optimizer(network, TINY.replace(optimizer=optimizer, momentum=0.75, weight_decay=0.0), 0.5)
+    for _ in range(2):
+        (2 * network.weight).sum().backward()
+        stepper.step()
+        stepper.clear_grad()
+        found.append(network.weight.item())
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("rank", "names"), [
+    (0, ["Reproducible", "EpochLog", "BestModel", "VisualDLLog", "Progress", "LRScheduler", "EarlyStop", "Checkpoint"]),
+    (1, ["Reproducible", "EpochLog", "LRScheduler", "EarlyStop"])])
+def test_callbacks_stand_in_their_order_and_only_rank_0_writes(prepared, monkeypatch, rank, names):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
+    train_set, eval_set = make_pictures(prepared, TINY)
+    run = Run(prepared.folder / "run", {"model": "x"})
+    observers, log = _observers(run, TINY, make_loader(train_set, 8), eval_set, [], True)
+    assert [type(observer).__name__ for observer in observers] == names and observers[1] is log
+    assert _record(run, extra=1).info == {"model": "x", "extra": 1}
+    assert (run.folder / "run.json").exists() == (rank == 0)

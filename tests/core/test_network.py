@@ -3,7 +3,10 @@ import paddle
 import pytest
 
 from asymmlib.network import (
+    FEATURES,
     ROWS,
+    SQUEEZE,
+    STEM_CHANNELS,
     AsymmetricalBottleneck,
     AsymmNet,
     asymmnet_large,
@@ -43,6 +46,13 @@ def test_plan_follows_the_table():
     plans = plan_blocks("small")
     assert [plan.out for plan in plans] == [row.out for row in ROWS["small"]]
     assert [plan.c_in for plan in plans[1:]] == [plan.out for plan in plans[:-1]]
+
+
+def test_the_paper_s_channel_counts_are_multiples_of_8():
+    """So rounding up hides no wrong number: with the counts of layers at width 1.0 every row is the paper's."""
+    for rows in ROWS.values():
+        assert all(row.expansion % 8 == row.out % 8 == 0 for row in rows)
+    assert SQUEEZE == {"large": 960, "small": 576} and STEM_CHANNELS == 16 and FEATURES == 1280
 
 
 def test_shortcut_adds_the_input():

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from asymmlib.base.files import checksum
 from asymmlib.callbacks import out_of_patience
 from asymmlib.data.sources import prepare
 from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, make_loader
@@ -20,6 +21,7 @@ from asymmlib.network import asymmnet_small
 from asymmlib.recipes import RECIPES, Recipe
 from asymmlib.runs import Run, find_run, list_runs
 from asymmlib.training import (
+    _build,
     _observers,
     _record,
     _result,
@@ -30,6 +32,7 @@ from asymmlib.training import (
     train,
     zero_last_gamma,
 )
+from asymmlib.weights.own import save_weights
 
 TINY = Recipe("tiny", image_size=32, epochs=3, batch_size=8, base_lr=0.05)
 
@@ -341,3 +344,31 @@ def test_callbacks_stand_in_their_order_and_only_rank_0_writes(prepared, monkeyp
     assert [type(observer).__name__ for observer in observers] == names and observers[1] is log
     assert _record(run, extra=1).info == {"model": "x", "extra": 1}
     assert (run.folder / "run.json").exists() == (rank == 0)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_last_gammas_are_zero_only_where_the_recipe_says_so(wanted):
+    recipe = TINY.replace(zero_last_gamma=wanted, dropout=0.5)
+    network = _build("asymmnet_small", 3, {"width": 0.5}, recipe, None, False)
+    found = {bool((block.project.bn.weight == 0).all()) for block in network.blocks if block.plan.shortcut}
+    assert found == {wanted} and (network.width, network.dropout.p) == (0.5, 0.5)
+
+
+def test_a_run_from_other_weights_is_another_run(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("asymmlib.training._fit", lambda run, *others: run.write(result={}))
+    starts = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for number, path in enumerate(starts):
+        paddle.seed(number)
+        save_weights(asymmnet_small(num_classes=3), path)
+
+    def run(start, **others):
+        return train("asymmnet_small", TINY, prepared=prepared, name="mine", start=start, **others)
+
+    assert run(starts[0]).info["start"] == {"sha256": checksum(starts[0]), "new_head": False}
+    assert run(starts[0]).finished
+    for start, others in ((starts[1], {}), (starts[0], {"new_head": True}), (None, {})):
+        with pytest.raises(ValueError, match="mine holds a run with another start; give this run another name"):
+            run(start, **others)
+    assert run(starts[1], fresh=True).info["start"]["sha256"] == checksum(starts[1])
+    with pytest.raises(ValueError, match="new_head .--new-head. needs start"):
+        run(None, new_head=True)

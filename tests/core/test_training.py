@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from asymmlib.base import parallel
 from asymmlib.base.files import checksum
 from asymmlib.callbacks import out_of_patience
 from asymmlib.data.sources import prepare
@@ -22,6 +23,7 @@ from asymmlib.recipes import RECIPES, Recipe
 from asymmlib.runs import Run, find_run, list_runs
 from asymmlib.training import (
     _build,
+    _fit,
     _observers,
     _record,
     _result,
@@ -372,3 +374,21 @@ def test_a_run_from_other_weights_is_another_run(prepared, tmp_path, monkeypatch
     assert run(starts[1], fresh=True).info["start"]["sha256"] == checksum(starts[1])
     with pytest.raises(ValueError, match="new_head .--new-head. needs start"):
         run(None, new_head=True)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_loads_its_share_of_the_same_shuffled_batches(prepared, monkeypatch, rank):
+    class LoadedError(Exception):
+        pass
+
+    def load(*arguments, **settings):
+        raise LoadedError(make_loader(*arguments, **settings).batch_sampler)
+
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
+    monkeypatch.setattr(parallel, "_barrier", lambda: None)
+    monkeypatch.setattr("asymmlib.training.make_loader", load)
+    with pytest.raises(LoadedError) as caught:
+        _fit(Run(prepared.folder / "run", {}), TINY.replace(seed=6), prepared, lambda: None)
+    (sampler,) = caught.value.args
+    assert (sampler.rank, sampler.ranks, sampler.batch_size, sampler.seed) == (rank, 2, 8, 6) and sampler.shuffled

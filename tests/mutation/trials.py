@@ -164,11 +164,13 @@ def try_all(wanted, asked=TESTS):
         for count, row in enumerate(rows):
             if row["verdict"] != wanted:
                 continue
-            number, _, same = row["id"].partition("~")
-            text = found[row["file"], int(row["line"]), row["operator"], row["before"], row["after"], int(same or 0)]()
+            name = (row["file"], int(row["line"]), row["operator"], row["before"], row["after"],
+                    int(row["id"].partition("~")[2] or 0))
+            if name not in found:
+                raise SystemExit(f"{row['file']} has changed since the sample was drawn: draw anew")
             tests, seconds = judges(seen, row["file"], int(row["line"]))
             path, kept = folder / row["file"], (folder / row["file"]).read_bytes()
-            path.write_text(text, encoding="utf-8")
+            path.write_text(found[name](), encoding="utf-8")
             os.utime(path, (count, count))  # compiled files go by seconds and size
             row["verdict"], row["killed_by"] = verdict(folder, tests, 60 + 5 * seconds) if tests else ("survived", "")
             path.write_bytes(kept)

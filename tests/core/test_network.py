@@ -29,6 +29,18 @@ def test_output_shape(build):
         assert network(paddle.zeros([2, 3, size, size])).shape == [2, 16]
 
 
+@pytest.mark.parametrize("build", [AsymmNet, asymmnet_large, asymmnet_small])
+def test_a_network_without_further_words(build):
+    """Of the paper's 1000 classes, full width and rate 1; a single class is a network, too."""
+    network, plans = build(), plan_blocks("small" if build is asymmnet_small else "large")
+    assert network.classifier.weight.shape == [1280, 1000] and (network.width, network.asymmrate) == (1.0, 1)
+    assert network.dropout.p == 0.2 and network.port == "pytorch"
+    assert tuple(block.plan for block in network.blocks) == plans
+    spread = network.classifier.weight.numpy().std()  # of 1.28 million draws
+    assert spread == pytest.approx(0.01, rel=0.01) and not network.classifier.bias.numpy().any()
+    assert build(num_classes=1).classifier.weight.shape == [1280, 1]
+
+
 def test_rate_zero_is_the_inverted_residual():
     for plan in plan_blocks("large", asymmrate=0):
         assert plan.copies == 0 and plan.new in (0, plan.depthwise)

@@ -91,6 +91,9 @@ def test_a_run_gives_its_weights_and_says_where_they_come_from(trained):
         assert (found.mean, found.std) == ((0.5, 0.25, 0.125), (0.5, 0.25, 0.2))
         assert found.provenance == {"run": "mine", "weights": which, "settings": INFO["settings"],
                                     "recipe": INFO["recipe"]}
+    known = {"manifest_sha256": "0", "pictures": {"train": 1}, "environment": {}, "result": {"best_epoch": 2}}
+    whole = Run(run.folder, {**INFO, **known, "accelerated": True}).classifier("best").provenance
+    assert whole == {"run": "mine", "weights": "best", "settings": INFO["settings"], "recipe": INFO["recipe"], **known}
     assert run.classifier().provenance["weights"] == "last" and run.network().classifier.bias.tolist() == [1] * 3
     with pytest.raises(ValueError, match="unknown weights 'first'; known: last, best"):
         run.classifier("first")

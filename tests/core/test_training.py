@@ -392,3 +392,28 @@ def test_each_process_loads_its_share_of_the_same_shuffled_batches(prepared, mon
         _fit(Run(prepared.folder / "run", {}), TINY.replace(seed=6), prepared, lambda: None)
     (sampler,) = caught.value.args
     assert (sampler.rank, sampler.ranks, sampler.batch_size, sampler.seed) == (rank, 2, 8, 6) and sampler.shuffled
+
+
+def test_data_that_nobody_prepared_is_that_of_the_recipe(home, monkeypatch):
+    asked = []
+
+    def prepare_data(*arguments, **settings):
+        asked.append((arguments, settings))
+        raise LookupError
+
+    monkeypatch.setattr("asymmlib.training.prepare", prepare_data)
+    with pytest.raises(LookupError):
+        train("asymmnet_small", TINY.replace(data="mine", test_share=True))
+    assert asked == [(("mine",), {"test_share": True})]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_fast_kernels_are_asked_for_where_the_recipe_wants_them(prepared, monkeypatch, wanted):
+    asked = []
+    monkeypatch.setattr("asymmlib.training.accelerate", asked.append)
+    monkeypatch.setattr("asymmlib.training.load_checkpoint", lambda *others: 1 / 0)  # far enough
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "cpu")
+    with pytest.raises(ZeroDivisionError):
+        _fit(Run(prepared.folder / "run", {}), TINY.replace(accelerate=wanted), prepared,
+             lambda: paddle.nn.Linear(2, 2))
+    assert len(asked) == wanted

@@ -27,8 +27,8 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: bench book book-zh catalogues figures test quick faults serve notebooks lint unit nbtest site browser wheel aistudio \
-  clean setup executed english chinese
+.PHONY: bench book book-zh catalogues figures test quick faults mutants serve notebooks lint unit nbtest site browser \
+  wheel aistudio clean setup executed english chinese
 .DEFAULT_GOAL := book
 
 setup: $(READY) $(BROWSER)
@@ -122,6 +122,10 @@ notebooks: $(READY)
 # Every fault and every damaged file that book/trust.md counts; `test` does a small part of them.
 faults: $(READY)
 	ASYMMLIB_FAULTS=full OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/faults
+
+# The 200 small mistakes of tests/mutation/mutants.csv that have no verdict yet, tried on the tests; then the count.
+mutants: $(READY)
+	OMP_NUM_THREADS=1 $(RUN) -W ignore tests/mutation/trials.py
 
 # Speed and memory of everything in one interleaved run -> results/bench.csv; `benchmarks/bench.py --quick` only prints.
 bench: $(READY)

@@ -103,7 +103,7 @@ def _open(folder, settings, fresh):
     # a run from before a field of the recipe existed did what is now the field's default, or what BEFORE says
     defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING} | BEFORE
     known = {**run.info, "recipe": {**defaults, **run.info.get("recipe", {})}}
-    different = [key for key in (*settings, "start") if known.get(key) != settings.get(key)]
+    different = [key for key in dict.fromkeys((*settings, "start")) if known.get(key) != settings.get(key)]
     if different:
         raise ValueError(f"{folder} holds a run with another {', '.join(different)}; give this run another name, or "
                          "fresh=True (--fresh) to replace it")

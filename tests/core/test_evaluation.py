@@ -45,7 +45,7 @@ def test_the_mode_is_put_back_and_no_gradient_is_kept(network, training):
 
 
 def test_probabilities_of_each_row():
-    logits = [*np.log([[1.0, 1.0, 2.0], [3.0, 1.0, 4.0]]), [1000.0], [-1000.0]]
+    logits = np.add(np.log([[1.0, 1.0, 2.0], [3.0, 1.0, 4.0]]), [[1000.0], [-1000.0]])
     np.testing.assert_allclose(softmax(logits), [[0.25, 0.25, 0.5], [0.375, 0.125, 0.5]], rtol=1e-9)
     assert softmax(np.float32([[0, 1]])).dtype == np.float64
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from asymmlib.base.files import checksum
-from asymmlib.data import archive
+from asymmlib.data import archive, packing
 from asymmlib.data.archive import members, safe_path, stem, unpack
 
 
@@ -270,7 +270,7 @@ def test_a_zip_that_lies_about_a_size(tmp_path):
 @pytest.mark.parametrize("real, message", [(11, "larger than it declares"), (9, "shorter than it declares")])
 def test_the_real_size_is_held_to_the_declared_one(tmp_path, monkeypatch, real, message):
     packed = make_zip(tmp_path / "x.zip", {"a.jpg": bytes(10)})
-    monkeypatch.setattr(archive._Zip, "open", lambda self, entry: io.BytesIO(bytes(real)))
+    monkeypatch.setattr(packing.Zip, "open", lambda self, entry: io.BytesIO(bytes(real)))
     with pytest.raises(ValueError, match=message):
         unpack(packed, tmp_path / "out")
 
@@ -284,8 +284,8 @@ def test_chinese_names_without_the_utf8_mark(tmp_path, encoding):
     assert tree(unpack(packed, tmp_path / "out")) == {"图片/蝴蝶/乗 1.jpg": b"1"}
 
 
-def test_names_in_no_known_encoding_lose_no_file(tmp_path):
-    for make, expected in ((make_zip, "caf\x82.jpg".encode("latin-1").decode("cp437")), (make_tar, "caf\x82.jpg")):
+def test_names_of_western_windows_lose_no_file(tmp_path):
+    for make, expected in ((make_zip, "café.jpg"), (make_tar, "café.jpg")):
         packed = make(tmp_path / "x", {"cafx.jpg": b"1"})
         data = packed.read_bytes()
         if make is make_tar:

@@ -5,11 +5,12 @@ Settings move them: `ASYMMLIB_HOME` (data), `ASYMMLIB_RUNS` (runs), `ASYMMLIB_CA
 first file goes into it. The current folder never counts.
 """
 import os
+import tempfile
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
 
-__all__ = ["cache_dir", "checkout", "data_choice", "home", "runs_dir", "weights_dir"]
+__all__ = ["cache_dir", "checkout", "data_choice", "expanded", "home", "runs_dir", "weights_dir"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -32,8 +33,9 @@ def runs_dir():
 
 
 def cache_dir():
-    """The folder of compiled kernels: `ASYMMLIB_CACHE`, else the user's cache."""
-    return _from_environment("ASYMMLIB_CACHE") or user_cache_path("asymmlib", appauthor=False)
+    """The folder of compiled kernels: `ASYMMLIB_CACHE`, else the user's cache; without a home, a temporary folder."""
+    own = _from_environment("ASYMMLIB_CACHE") or user_cache_path("asymmlib", appauthor=False)
+    return own if own.is_absolute() else Path(tempfile.gettempdir()) / f"asymmlib-{os.getuid()}"
 
 
 def weights_dir():
@@ -47,10 +49,21 @@ def data_choice():
     return os.environ.get("ASYMMLIB_DATA", "").strip() or "sample"
 
 
+def expanded(path):
+    """A path with `~` replaced by the user's home. Raises `ValueError` that names it for a user without one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no home folder for ~ (HOME is not set); give the whole path") from None
+
+
 def _folder(variable, name):
-    return _from_environment(variable) or (checkout() or user_data_path("asymmlib", appauthor=False)) / name
+    own = _from_environment(variable) or (checkout() or user_data_path("asymmlib", appauthor=False)) / name
+    if not own.is_absolute():  # platformdirs knows no home folder: "~" would become one in the current folder
+        raise ValueError(f"this user has no home folder (HOME is not set): name the folder with {variable}")
+    return own
 
 
 def _from_environment(variable):
     value = os.environ.get(variable, "").strip()
-    return Path(value).expanduser().resolve() if value else None
+    return expanded(value).resolve() if value else None

@@ -27,7 +27,7 @@ KINDS = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), Kind(what, remedy)) fo
     (rb"GIF8[79]a", "a GIF picture", PICTURE),
     (rb"RIFF....WEBP", "a WebP picture", PICTURE),
     (rb"BM.{12}[\x0c\x28\x40\x6c\x7c]\x00\x00\x00", "a BMP picture", PICTURE),
-    (rb"....ftyp(hei|hev|mif|msf)", "a HEIC picture", f"{CONVERT} (iPhone: Settings, Camera, Formats, Most Compatible)"),
+    (rb"....ftyp(hei|hev|mif|msf)", "a HEIC picture", f"{CONVERT} (iPhone: Camera, Formats, Most Compatible)"),
     (rb"....ftypavi[fs]", "an AVIF picture", CONVERT),
     (rb"....ftypcrx", "a raw picture of a camera", CONVERT),
     (rb"....ftyp", "a video", "take single frames of it as JPEG or PNG"),

@@ -29,7 +29,7 @@ LIMITS = {
     "padding bytes": 16 * 2**20,  # zeros at the end of a tar
 }
 TAR_MARK = slice(257, 262), b"ustar"
-PACKED = ((b"\x1f\x8b", lambda raw: gzip.GzipFile(fileobj=raw)), (b"BZh", bz2.BZ2File), (b"\xfd7zXZ\x00", lzma.LZMAFile))
+PACKED = {b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw), b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
 OWN = ("a zip archive", "a tar archive", "a gzip archive", "a bzip2 archive", "an xz archive")
 READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 # Methods of compression in zips that Python cannot undo, by their number
@@ -55,7 +55,7 @@ def opened(archive):
             if head.startswith(b"PK") and not marked:
                 source = Zip(archive, raw)
             else:
-                unpacked = [reader(raw) for magic, reader in PACKED if head.startswith(magic) and not marked]
+                unpacked = [reader(raw) for magic, reader in PACKED.items() if head.startswith(magic) and not marked]
                 source = Tar(archive, *(unpacked or [raw]))
         except ValueError as error:
             _name_other(archive, head, error)

@@ -1,0 +1,90 @@
+"""The same picture twice: in training and in evaluation it makes results look better than they are, in two classes one
+label is wrong. Equal bytes are found by the manifest's checksums, nearly equal pictures by a perceptual hash.
+"""
+import numpy as np
+from PIL import Image
+
+from asymmlib.base.environment import extra
+
+__all__ = ["NearCopies", "report_copies"]
+
+NAMED = 5  # groups that a message names
+NEAR_BITS = 6  # of 64 in which nearly equal pictures may differ: JPEG again, another size, a little lighter
+NEIGHBOURS = 64  # compared with each one that agrees in a band: pictures without any pattern agree by thousands
+
+
+def report_copies(manifest):
+    """Print how many pictures of a manifest have equal bytes in different splits or classes, and which; returns their
+    number. Copies within one split of one class are no harm and not told."""
+    groups = [group for _, group in manifest[manifest.duplicated("sha256", keep=False)].groupby("sha256", sort=False)
+              if _matters(group)]
+    count = sum(map(len, groups))
+    if count:
+        print(f"warning: {count} pictures are copies (the same bytes) of one in another split or class: "
+              f"{_named(groups)}. Copies in train make evaluation look better than it is, in two classes one is wrong: "
+              "remove them")
+    for split in ("eval", "test"):
+        held = manifest.loc[manifest["split"] == split, "sha256"]
+        if len(held) and held.isin(set(manifest.loc[manifest["split"] == "train", "sha256"])).all():
+            print(f"warning: every picture of {split} is in train too: {split} is a copy of it, or of a part of it")
+    return count
+
+
+class NearCopies:
+    """Collects a perceptual hash of each picture of a manifest, in its order, and reports those that nearly agree."""
+
+    def __init__(self):
+        try:
+            from imagehash import phash
+        except ImportError:
+            phash = None
+        self.phash, self.hashes = phash, []
+
+    def add(self, picture):
+        """Take the hash of the next picture, uint8 `[H, W, 3]`."""
+        if self.phash:
+            self.hashes.append(np.packbits(self.phash(Image.fromarray(picture)).hash))
+
+    def report(self, prepared):
+        """Print how many pictures look nearly like one in another split or class, and which; returns their number."""
+        if not self.phash:
+            print(f"nearly equal pictures are not looked for, as ImageHash is missing: {extra('copies')}")
+            return 0
+        manifest = prepared.manifest
+        pairs = [manifest.iloc[list(pair)] for pair in _near_pairs(np.array(self.hashes))]
+        pairs = [pair for pair in pairs if _matters(pair) and pair["sha256"].nunique() > 1]
+        count = len({path for pair in pairs for path in pair["path"]})
+        if count:
+            print(f"{prepared.name}: {count} pictures look nearly like one in another split or class: {_named(pairs)}. "
+                  "If they show the same thing, evaluation looks better than it is")
+        return count
+
+
+def _matters(group):
+    return group["split"].nunique() > 1 or group["class"].nunique() > 1
+
+
+def _named(groups):
+    shown = (" = ".join(f"{row.path!r} ({row.split})" for row in group.head(NAMED).itertuples())
+             for group in groups[:NAMED])
+    return "; ".join(shown) + ("; ..." if len(groups) > NAMED else "")
+
+
+def _near_pairs(hashes):
+    """Pairs of rows (first, second) of uint8 `[N, 8]` that differ in fewer than `NEAR_BITS` of their 64 bits.
+
+    Compared are rows that agree in one of four bands of 16 bits: all that differ in three bits or fewer, most others.
+    """
+    found = set()
+    for band in hashes.view(">u2").T if len(hashes) else ():
+        order = np.argsort(band, kind="stable")
+        for step in range(1, min(NEIGHBOURS, len(order))):
+            first, second = order[:-step], order[step:]
+            agree = band[first] == band[second]
+            if not agree.any():
+                break
+            first, second = first[agree], second[agree]
+            near = np.unpackbits(hashes[first] ^ hashes[second], axis=1).sum(axis=1) < NEAR_BITS
+            found.update(zip(np.minimum(first, second)[near].tolist(), np.maximum(first, second)[near].tolist(),
+                             strict=True))
+    return sorted(found)

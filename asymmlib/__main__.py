@@ -174,18 +174,20 @@ def _predict(options):
                   else load_pretrained(options.model or _first_released()))
     failed = 0
     for start in range(0, len(paths), BATCH):
-        failed += _answer(classifier, paths[start:start + BATCH], options.top)
+        failed += _answer(classifier, paths[start:start + BATCH], options.top, alone=len(paths) == 1)
     if failed:
         raise ValueError(f"{failed} of {len(paths)} files cannot be read as pictures; the others are answered above")
 
 
-def _answer(classifier, paths, top):
+def _answer(classifier, paths, top, alone=False):
     """Print the answers for some pictures; those that cannot be read are named. Returns how many those are."""
     try:
         rows = classifier.predict(paths)
     except (ValueError, OSError) as error:
         if len(paths) > 1:  # so that one bad file does not hide the good ones
             return sum(_answer(classifier, [path], top) for path in paths)
+        if alone:
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 1
     for path, probabilities in zip(paths, rows, strict=True):

@@ -46,7 +46,7 @@ KINDS = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), Kind(what, remedy)) fo
     (rb"version https://git-lfs", "a pointer of Git LFS, without the file itself", "fetch it with: git lfs pull"),
     (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg", "an SVG drawing", CONVERT),
     (rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body|title|script)",
-     "a web page", "fetch the file itself again: the page may say why it was not sent"),
+     "a web page (HTML)", "fetch the file itself again: the page may say why it was not sent"),
     (rb"(\xef\xbb\xbf)?\s*<\?xml", "an XML document", "fetch the file itself again"),
     (rb"Rar!\x1a\x07", "a RAR archive", UNPACK),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),

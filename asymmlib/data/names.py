@@ -17,7 +17,7 @@ WORDS = {"utf-8": "UTF-8", "gb18030": "GB18030 (Chinese)", "cp932": "Shift-JIS (
          "cp850": "cp850 (Western European)", "cp437": "cp437 (Western European)"}
 CJK = ("gb18030", "cp932")
 # Accented letters of Western European languages; in cp437 and cp850 they are single bytes from 0x80 on
-LATIN = frozenset("äöüÄÖÜßàâçèéêëîïôûùÿœÀÂÇÈÉÊËÎÏÔÛÙáíóúñÁÍÓÚÑ¿¡ªºìòÌÒåæøÅÆØãõÃÕðþÐÞýÝ")
+LATIN = frozenset("äöüÄÖÜßàâçèéêëîïôûùÿœÀÂÇÈÉÊËÎÏÔÛÙáíóúñÁÍÓÚÑªºìòÌÒåæøÅÆØãõÃÕðþÐÞýÝ")
 SHOWN = 3  # names in a printed reading
 
 

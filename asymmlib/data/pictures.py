@@ -44,7 +44,8 @@ def load_picture(path, size, sha256=None):
 
 def _expected(path, data, sha256):
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise ValueError(f"{path} has changed since it was checked: prepare the data again (python -m asymmlib prepare)")
+        raise ValueError(f"{path} has changed since it was checked; prepare the data again (python -m asymmlib "
+                         "prepare)")
     return data
 
 

@@ -51,10 +51,13 @@ class NearCopies:
             print(f"nearly equal pictures are not looked for, as ImageHash is missing: {extra('copies')}")
             return 0
         manifest = prepared.manifest
-        pairs = [manifest.iloc[list(pair)] for pair in _near_pairs(np.array(self.hashes))]
-        pairs = [pair for pair in pairs if _matters(pair) and pair["sha256"].nunique() > 1]
-        count = len({path for pair in pairs for path in pair["path"]})
+        first, second = _near_pairs(np.array(self.hashes))
+        differ = {column: (values := manifest[column].to_numpy())[first] != values[second]
+                  for column in ("split", "class", "sha256")}
+        told = (differ["split"] | differ["class"]) & differ["sha256"]
+        count = len(np.unique([first[told], second[told]]))
         if count:
+            pairs = [manifest.iloc[list(pair)] for pair in zip(first[told][:NAMED + 1], second[told], strict=False)]
             print(f"{prepared.name}: {count} pictures look nearly like one in another split or class: {_named(pairs)}. "
                   "If they show the same thing, evaluation looks better than it is")
         return count
@@ -71,11 +74,12 @@ def _named(groups):
 
 
 def _near_pairs(hashes):
-    """Pairs of rows (first, second) of uint8 `[N, 8]` that differ in fewer than `NEAR_BITS` of their 64 bits.
+    """Two arrays, of the first and the second rows of all pairs of uint8 `[N, 8]` that differ in fewer than
+    `NEAR_BITS` of their 64 bits, sorted.
 
     Compared are rows that agree in one of four bands of 16 bits: all that differ in three bits or fewer, most others.
     """
-    found = set()
+    found = [np.empty((0, 2), np.int64)]
     for band in hashes.view(">u2").T if len(hashes) else ():
         order = np.argsort(band, kind="stable")
         for step in range(1, min(NEIGHBOURS, len(order))):
@@ -85,6 +89,5 @@ def _near_pairs(hashes):
                 break
             first, second = first[agree], second[agree]
             near = np.unpackbits(hashes[first] ^ hashes[second], axis=1).sum(axis=1) < NEAR_BITS
-            found.update(zip(np.minimum(first, second)[near].tolist(), np.maximum(first, second)[near].tolist(),
-                             strict=True))
-    return sorted(found)
+            found.append(np.sort(np.stack([first[near], second[near]], axis=1), axis=1))
+    return np.unique(np.concatenate(found), axis=0).T

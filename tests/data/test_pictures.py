@@ -15,7 +15,7 @@ from asymmlib.data.copies import NearCopies
 from asymmlib.data.decoding import decode
 from asymmlib.data.kinds import kind_of
 from asymmlib.data.pictures import cached_pixels, load_picture
-from asymmlib.data.sources import prepare
+from asymmlib.data.sources import Prepared, prepare
 
 
 def pixels(path):
@@ -46,7 +46,8 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path):
         assert (pixels(png(tmp_path / "x.png", 16, colour, [values.tobytes()])) == grey).all()
 
 
-@pytest.mark.parametrize(("bits", "row", "key"), [(1, b"\x80", 1), (2, b"\xc0", 3), (4, b"\xf0", 15), (8, b"\x63\0", 99)])
+@pytest.mark.parametrize(("bits", "row", "key"), [(1, b"\x80", 1), (2, b"\xc0", 3), (4, b"\xf0", 15),
+                                                   (8, b"\x63\0", 99)])
 def test_the_transparent_value_of_grey_counts_in_its_own_bits(tmp_path, bits, row, key):
     found = pixels(png(tmp_path / "x.png", bits, 0, [row], (b"tRNS", struct.pack(">H", key))))
     assert found[0, 0].tolist() == [255, 255, 255] and found[0, 1].tolist() == [0, 0, 0]
@@ -215,15 +216,12 @@ def test_nearly_equal_pictures_are_reported_once(home, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_pictures_without_a_pattern_are_reported_in_time(prepared, capsys):
+def test_pictures_without_a_pattern_are_reported_in_time(home, prepared, capsys):
     near = NearCopies()
     near.phash, near.hashes = True, [np.zeros(8, np.uint8)] * 5_000
     manifest = prepared.manifest.iloc[np.arange(5_000) % 30].assign(sha256=[str(n) for n in range(5_000)],
                                                                     path=[str(n) for n in range(5_000)])
-    class Many:
-        name = "many"
-    Many.manifest = manifest
-    assert near.report(Many) == 5_000 and len(capsys.readouterr().out) < 2_000
+    assert near.report(Prepared("many", home, home, manifest)) == 5_000 and len(capsys.readouterr().out) < 2_000
 
 
 def test_without_imagehash_one_line_says_so(prepared, capsys, monkeypatch):

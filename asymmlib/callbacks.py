@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from asymmlib.base import parallel
-from asymmlib.base.environment import extra
+from asymmlib.base.extras import extra
 from asymmlib.base.files import atomic_write
 from asymmlib.checkpoint import save_checkpoint
 from asymmlib.evaluation import evaluate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asymmlib.base.folders import checkout
 
-__all__ = ["PACKAGES", "environment", "extra", "package_versions"]
+__all__ = ["PACKAGES", "environment", "package_versions"]
 
 PACKAGES = ("asymmlib", "paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow")
 
@@ -29,12 +29,6 @@ def package_versions(packages=PACKAGES):
         except PackageNotFoundError:
             continue
     return found
-
-
-def extra(name):
-    """The sentence that says how to install an extra: from the checkout at the pinned versions, else from the index."""
-    where = "-c constraints.txt -e '.[{}]' in the checkout" if checkout() else "'asymmlib[{}]'"
-    return f"it is in the extra `{name}`: pip install {where.format(name)}"
 
 
 def _cpu_name():

@@ -4,7 +4,7 @@ label is wrong. Equal bytes are found by the manifest's checksums, nearly equal 
 import numpy as np
 from PIL import Image
 
-from asymmlib.base.environment import extra
+from asymmlib.base.extras import extra
 
 __all__ = ["NearCopies", "report_copies"]
 

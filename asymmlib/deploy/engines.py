@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asymmlib.base.environment import extra
+from asymmlib.base.extras import extra
 
 __all__ = ["ENGINES", "Engine", "load_engine", "load_package", "missing", "threads"]
 

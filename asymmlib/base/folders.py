@@ -34,8 +34,8 @@ def runs_dir():
 
 def cache_dir():
     """The folder of compiled kernels: `ASYMMLIB_CACHE`, else the user's cache; without a home, a temporary folder."""
-    own = _from_environment("ASYMMLIB_CACHE") or user_cache_path("asymmlib", appauthor=False)
-    return own if own.is_absolute() else Path(tempfile.gettempdir()) / f"asymmlib-{os.getuid()}"
+    own = _from_environment("ASYMMLIB_CACHE") or _of_user(user_cache_path)
+    return own or Path(tempfile.gettempdir()) / f"asymmlib-{os.getuid()}"
 
 
 def weights_dir():
@@ -58,10 +58,20 @@ def expanded(path):
 
 
 def _folder(variable, name):
-    own = _from_environment(variable) or (checkout() or user_data_path("asymmlib", appauthor=False)) / name
-    if not own.is_absolute():  # platformdirs knows no home folder: "~" would become one in the current folder
+    named = _from_environment(variable)
+    base = named or checkout() or _of_user(user_data_path)
+    if base is None:
         raise ValueError(f"this user has no home folder (HOME is not set): name the folder with {variable}")
-    return own
+    return named or base / name
+
+
+def _of_user(place):
+    """A folder of this user's, None where there is no home: `place` raises then, or leaves "~" as it is."""
+    try:
+        path = place("asymmlib", appauthor=False)
+    except RuntimeError:
+        return None
+    return path if path.is_absolute() else None
 
 
 def _from_environment(variable):

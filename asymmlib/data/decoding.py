@@ -55,16 +55,17 @@ def decode(source):
 
 def _decode(file):
     with Image.open(file, formats=FORMATS) as image:
+        key = _transparent_value(image)
+        image.load()  # here damage is found; what follows forgives broken metadata
         try:
             turn = TURNS.get(image.getexif().get(ORIENTATION))
         except READ_ERRORS:  # broken metadata of a good picture
             turn = None
-        plain = _rgb(image)
+        plain = _rgb(image, key)
     return plain if turn is None else plain.transpose(turn)
 
 
-def _rgb(image):
-    key = _transparent_value(image)
+def _rgb(image, key):
     if image.mode in DEEP:
         values = np.asarray(image)
         image, values = Image.fromarray((values >> 8).astype(np.uint8)), values
@@ -79,7 +80,6 @@ def _rgb(image):
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return _on_ground(image.convert("RGB"), image.getchannel("A"))
-    image.load()
     return image.copy() if image.mode == "RGB" else image.convert("RGB")
 
 

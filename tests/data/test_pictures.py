@@ -83,6 +83,27 @@ def test_transparent_palettes_show_white_and_warn_of_nothing(tmp_path, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
+def test_a_picture_cut_off_anywhere_is_no_picture(tmp_path, kind):
+    """Also one whose metadata, at its end, would have to be looked for."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "x", kind)
+    data = (tmp_path / "x").read_bytes()
+    for share in (0.2, 0.5, 0.8):
+        (tmp_path / "x").write_bytes(data[:int(len(data) * share)])
+        with pytest.raises(ValueError, match="x is not a readable picture"):
+            load_picture(tmp_path / "x", 8)
+
+
+@pytest.mark.parametrize("place", range(0, 40, 4))
+def test_one_flipped_bit_in_the_pixels_of_a_png_is_seen(tmp_path, place):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "x.png")
+    data = bytearray((tmp_path / "x.png").read_bytes())
+    data[data.index(b"IDAT") + 100 + 50 * place] ^= 1
+    (tmp_path / "x.png").write_bytes(data)
+    with pytest.raises(ValueError, match="x.png is not a readable picture"):
+        load_picture(tmp_path / "x.png", 8)
+
+
 def exif(*entries):
     body = b"".join(struct.pack("<HHI", tag, kind, 1) + value for tag, kind, value in entries)
     return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + b"\0\0\0\0"

@@ -34,6 +34,9 @@ def run_command(commands: dict[str, tuple[Callable, Callable]], program: str, de
                 arguments: list[str] | None = None) -> int:
     """Run one of `commands`, {name: (function that adds options, function that does it)}; return the exit status."""
     options = _parser(commands, program, description).parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a console that cannot show a class's name gets its code points
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         load_paddle()
         options.run(options)
@@ -69,6 +72,8 @@ def _data_options(command):
     command.add_argument("--test-share", action="store_true", help="keep another fifth of every class for a test split")
     command.add_argument("--on-error", choices=("error", "skip"), default="error",
                          help="unreadable pictures: stop and list them, or leave them out and list them")
+    command.add_argument("--names-encoding", metavar="ENCODING",
+                         help="of the names in an archive that do not say it: gb18030, cp932, cp850, big5 ...")
 
 
 def _prepare(options):
@@ -76,7 +81,7 @@ def _prepare(options):
     from asymmlib.data.manifest import counts
     from asymmlib.data.sources import prepare
     prepared = prepare(options.data, archive=options.archive, test_share=options.test_share,
-                       on_error=options.on_error)
+                       on_error=options.on_error, names_encoding=options.names_encoding)
     table = counts(prepared.manifest)
     print(table.to_string())
     totals = ", ".join(f"{total} {split}" for split, total in table.sum().items() if split != "total")
@@ -126,7 +131,7 @@ def _train(options):
     recipe = get_recipe(options.recipe).replace(**changed)
     with parallel.in_turn(parallel.local_rank()):
         prepared = prepare(options.data or recipe.data, archive=options.archive, on_error=options.on_error,
-                           test_share=options.test_share or recipe.test_share)
+                           test_share=options.test_share or recipe.test_share, names_encoding=options.names_encoding)
     run = train(options.model, recipe, width=options.width, asymmrate=options.asymmrate, prepared=prepared,
                 name=options.name, fresh=options.fresh, start=options.start, new_head=options.new_head)
     result = run.info["result"]
@@ -147,14 +152,15 @@ def _evaluate(options):
     from asymmlib.runs import find_run
     run = find_run(options.folder)
     prepared = prepare(options.data, archive=options.archive, on_error=options.on_error,
-                       test_share=options.test_share or options.split == "test")
+                       test_share=options.test_share or options.split == "test",
+                       names_encoding=options.names_encoding)
     result = run.classifier(options.weights).evaluate(prepared, options.split)
     print(f"{run.name} ({options.weights}) on {len(result.labels)} {options.split} pictures of {prepared.name}: "
           f"loss {result.loss:.4f}, top-1 {result.top1:.2%}")
 
 
 def _predict_options(command):
-    command.add_argument("pictures", metavar="IMAGE", nargs="+", help="picture files")
+    command.add_argument("pictures", metavar="IMAGE", nargs="+", help="picture files, or folders of them")
     command.add_argument("--model", choices=RELEASED,
                          help="which of the weights that come with the book (default: the first that is here)")
     command.add_argument("--run", metavar="RUN", dest="folder",
@@ -169,14 +175,35 @@ def _predict(options):
 
     The book's weights know sixteen classes of Caltech-101 and nothing else: see weights/README.md.
     """
-    from asymmlib.runs import find_run, load_pretrained
+    from asymmlib.data.layout import picture_files
+    from asymmlib.runs import BATCH, find_run, load_pretrained
+    paths = picture_files(options.pictures)
     classifier = (find_run(options.folder).classifier(options.weights) if options.folder
                   else load_pretrained(options.model or _first_released()))
-    rows = classifier.predict(options.pictures)
-    for path, probabilities in zip(options.pictures, rows, strict=True):
+    failed = 0
+    for start in range(0, len(paths), BATCH):
+        failed += _answer(classifier, paths[start:start + BATCH], options.top, alone=len(paths) == 1)
+    if failed:
+        raise ValueError(f"{failed} of {len(paths)} files cannot be read as pictures; the others are answered above")
+
+
+def _answer(classifier, paths, top, alone=False):
+    """Print the answers for some pictures; those that cannot be read are named. Returns how many those are."""
+    try:
+        rows = classifier.predict(paths)
+    except (ValueError, OSError) as error:
+        if len(paths) > 1:  # so that one bad file does not hide the good ones
+            return sum(_answer(classifier, [path], top) for path in paths)
+        if alone:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for path, probabilities in zip(paths, rows, strict=True):
         print(path)
-        for index in probabilities.argsort()[::-1][:options.top]:
+        for index in probabilities.argsort()[::-1][:top]:
             print(f"  {probabilities[index]:6.1%}  {classifier.classes[index]}")
+    sys.stdout.flush()  # lines come as they are found
+    return 0
 
 
 def _first_released():

@@ -4,8 +4,10 @@ Where files live is `asymmlib.base.folders`' business.
 """
 import errno
 import hashlib
+import lzma
 import os
 import shutil
+import stat
 import struct
 import tarfile
 import uuid
@@ -14,20 +16,32 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-__all__ = ["READ_ERRORS", "atomic_folder", "atomic_write", "checksum", "locked", "make_folder", "sweep",
-           "temporary_name", "writing_in"]
+__all__ = ["READ_ERRORS", "READ_ONLY", "atomic_folder", "atomic_write", "checksum", "locked", "make_folder",
+           "open_regular", "sweep", "temporary_name", "writing_in"]
 
 CHUNK_BYTES = 2**18
 # What the standard library raises on damaged or encrypted archives
 READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, OverflowError, IndexError, KeyError, TypeError,
-               zlib.error, struct.error, zipfile.BadZipFile, tarfile.TarError)
+               zlib.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, tarfile.TarError)
 
-ADVICE = ("Free some space or choose a folder that you may write to: "
-          "ASYMMLIB_HOME sets the one for data, ASYMMLIB_RUNS the one for runs.")
+OTHER_FOLDER = "ASYMMLIB_HOME sets the one for data, ASYMMLIB_RUNS the one for runs."
+# What to do, by the cause
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"Free some space or choose another folder: {OTHER_FOLDER}"),
+    errno.ENAMETOOLONG: "Give a shorter name: most systems allow 255 bytes, which are 85 Chinese characters.",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Too many files are open: close other programs, or raise the limit "
+                    "(ulimit -n)."),
+    errno.EIO: f"The disk reports an error: check it, or choose a folder on another one: {OTHER_FOLDER}",
+    errno.EFBIG: f"This file system takes no file of that size: choose a folder on another one: {OTHER_FOLDER}",
+}
+OTHER_ADVICE = f"Choose a folder that you may write to: {OTHER_FOLDER}"
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)  # what a folder answers that may be read and not written
+SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
+           stat.S_IFDIR: "a folder"}
 # What a full or failing disk answers to a write; other errors inside a block are the caller's own.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -38,11 +52,12 @@ def writing_in(folder: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if ADVICE in str(error):  # told already, further in
+        if "cannot write in" in str(error):  # told already, further in
             raise
         reason = error.strerror or str(error) or type(error).__name__
         kind = type(error) if type(error).__module__ == "builtins" else OSError  # others take other arguments
-        raise kind(error.errno or errno.EACCES, f"cannot write in {folder} ({reason}). {ADVICE}") from error
+        advice = ADVICE.get(error.errno, OTHER_ADVICE)
+        raise kind(error.errno or errno.EACCES, f"cannot write in {folder} ({reason}). {advice}") from error
 
 
 def make_folder(path: Path | str) -> Path:
@@ -146,10 +161,35 @@ def locked(path: Path | str) -> Iterator[None]:
         lock.release()
 
 
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a file for reading bytes, if it is one: a pipe would never end, a device may do anything when it is read.
+
+    Raises `ValueError` that names what else it is; `FileNotFoundError` and other `OSError` as `open` does.
+    """
+    return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path, flags):
+    _check_regular(path, os.stat(path))
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # it may have become a pipe meanwhile
+    try:
+        _check_regular(path, os.fstat(descriptor))
+    except ValueError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(path, status):
+    if not stat.S_ISREG(status.st_mode):
+        kind = SPECIAL.get(stat.S_IFMT(status.st_mode), "something else")
+        raise ValueError(f"{path} is {kind}, not a file: nothing is read from it")
+
+
 def checksum(path: Path | str, algorithm: str = "sha256") -> str:
-    """Hex digest of a file's content; `algorithm` is any name that `hashlib.new` knows."""
+    """Hex digest of a file's content; `algorithm` is any name that `hashlib.new` knows. Raises as `open_regular`."""
     digest = hashlib.new(algorithm)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -4,9 +4,11 @@ Every command is a thin layer over a function that notebooks call too. A user's 
 exit status 2.
 """
 import argparse
+import signal
 import sys
 from pathlib import Path
 
+from asymmlib.base import interrupts
 from asymmlib.base.startup import load_paddle
 from asymmlib.recipes import RECIPES, get_recipe
 from asymmlib.weights.released import RELEASED, available
@@ -20,27 +22,41 @@ DATA_HELP = ('"sample" (drawn by this project), "caltech16", or the path of a fo
 def main(arguments=None):
     """Run one command; return its exit status."""
     return run_command(COMMANDS, "asymmlib", "AsymmNet in PaddlePaddle: data, training, evaluation and prediction from "
-                       "a shell.", arguments)
+                       "a shell.", arguments, PROMISES)
 
 
 def console():
     """The script `asymmlib` that an installed package brings."""
-    sys.exit(main())
+    status = main()
+    interrupts.ignore()
+    sys.exit(status)
 
 
-def run_command(commands, program, description, arguments=None):
-    """Run one of `commands`, {name: (function that adds options, function that does it)}; return the exit status."""
+def run_command(commands, program, description, arguments=None, promises=None):
+    """Run one of `commands`, {name: (function that adds options, function that does it)}; return the exit status.
+
+    promises: {name: what is true of a command that a signal ended}. Its exit status is then 128 + the signal's number.
+    """
     options = _parser(commands, program, description).parse_args(arguments)
-    try:
-        load_paddle()
-        options.run(options)
-    except (ValueError, ArithmeticError, RuntimeError, OSError) as error:  # OSError: missing files, permissions
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
+    with interrupts.ended_by_signals((promises or {}).get(options.command, "run the same command again")):
+        try:
+            load_paddle()
+            options.run(options)
+            interrupts.check()
+        except BaseException as error:
+            if interrupts.noted() is None and not isinstance(error, KeyboardInterrupt):
+                return _told(error)
+            print(interrupts.promise(), file=sys.stderr, flush=True)  # whatever C++ made of the signal on its way
+            return 128 + (interrupts.noted() or getattr(error, "number", signal.SIGINT))
     return 0
+
+
+def _told(error):
+    """Print the line of a user's mistake and return its exit status; raise again what is none."""
+    if not isinstance(error, ValueError | ArithmeticError | RuntimeError | OSError):  # OSError: files, permissions
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 def _parser(commands, program, description):
@@ -51,7 +67,7 @@ def _parser(commands, program, description):
         command = parsers.add_parser(name, help=text.splitlines()[0].rstrip("."), description=text,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
         add_options(command)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, command=name)
     return parser
 
 
@@ -268,5 +284,11 @@ COMMANDS = {
     "bench-infer": (_bench_infer_options, _bench_infer),
 }
 
+# What is true when a signal ends a command; `train` says more once it has opened the run
+PROMISES = {
+    "prepare": "the same command again prepares the pictures: a download goes on, what was unpacked stays",
+    "train": "no run was changed; the same command trains",
+}
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -1,6 +1,6 @@
 """Callbacks of `paddle.Model.fit`: small observers that seed, measure, write and report, once an epoch.
 
-They go into `fit` in this order: `Reproducible`, `EpochLog`, then those that read `logs["row"]`, the row that
+They go into `fit` in this order: `Reproducible`, `Finite`, `EpochLog`, then those that read `logs["row"]`, the row that
 `EpochLog` makes, then the learning rate's scheduler, last `Checkpoint`, which stores the state of all before it.
 """
 import sys
@@ -13,26 +13,32 @@ import paddle
 import pandas as pd
 from tqdm import tqdm
 
-from asymmlib.base import parallel
+from asymmlib.base import interrupts, parallel
 from asymmlib.base.environment import extra
 from asymmlib.base.files import atomic_write
 from asymmlib.checkpoint import save_checkpoint
 from asymmlib.evaluation import evaluate
 from asymmlib.weights.own import save_weights
 
-__all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Progress", "Reproducible", "VisualDLLog",
+__all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Finite", "Progress", "Reproducible", "VisualDLLog",
            "out_of_patience"]
+
+WATCHED = 8  # weights looked at after each batch
 
 
 class Reproducible(paddle.callbacks.Callback):
     """Make every epoch a function of (seed, epoch): order, augmentation and dropout (which differs between processes).
 
-    `fit` counts epochs from 0 even when a run goes on; `first_epoch` is where it goes on.
+    `fit` counts epochs from 0 even when a run goes on; `first_epoch` is where it goes on. Before each batch a signal
+    that came meanwhile is obeyed.
     """
 
     def __init__(self, loader, seed, first_epoch=0):
         super().__init__()
         self.loader, self.seed, self.first_epoch = loader, seed, first_epoch
+
+    def on_train_batch_begin(self, step, logs=None):
+        interrupts.check()
 
     def on_epoch_begin(self, epoch, logs=None):
         epoch += self.first_epoch
@@ -41,13 +47,46 @@ class Reproducible(paddle.callbacks.Callback):
         paddle.seed(self.seed * 100_003 + epoch + (parallel.rank() << 40))
 
 
+class Finite(paddle.callbacks.Callback):
+    """End a training whose numbers are no longer finite, before anything of it is stored.
+
+    Looked at are the loss of every batch, the weights and running averages a few at a time after each batch (all would
+    cost a good part of a small step), and all of them after the epoch's last. Raises `FloatingPointError`.
+    """
+
+    def __init__(self, first_epoch=0):
+        super().__init__()
+        self.epoch = first_epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.weights = self.epoch + 1, list(self.model.network.state_dict().items())
+
+    def on_train_batch_end(self, step, logs=None):
+        if not np.isfinite(logs["loss"]).all():
+            self._end(f"the loss became {logs['loss'][0]}", step)
+        start = step * WATCHED % len(self.weights)
+        self._watch(self.weights[start:start + WATCHED], step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._watch(self.weights, self.params["steps"] - 1)
+
+    def _watch(self, weights, step):
+        for name, value in weights:
+            if not np.isfinite(value.numpy()).all():
+                self._end(f"{name} has values that are not finite", step)
+
+    def _end(self, what, step):
+        raise FloatingPointError(f"{what} in epoch {self.epoch}, batch {step + 1}, at learning rate "
+                                 f"{self.model._optimizer.get_lr():g}: lower base_lr (--base-lr)")
+
+
 class EpochLog(paddle.callbacks.Callback):
     """Measure each epoch: one row, kept in `rows` and in `history.csv`.
 
     epoch (from 1), train_loss (mean over pictures, in train mode), train_top1, eval_loss, eval_top1, lr (at the
     epoch's first batch), images_per_s (training only), seconds (training only). Shares lie between 0 and 1. Of several
     processes all make the row, and rank 0 writes it.
-    Raises `FloatingPointError` when the loss is no longer finite.
+    Raises `FloatingPointError` when outputs of the evaluation are not finite.
     """
 
     def __init__(self, eval_pictures, path, rows=()):
@@ -59,9 +98,6 @@ class EpochLog(paddle.callbacks.Callback):
         self.lr = self.model._optimizer.get_lr()
 
     def on_train_batch_end(self, step, logs=None):
-        if not np.isfinite(logs["loss"]).all():
-            raise FloatingPointError(f"the loss became {logs['loss'][0]} in epoch {len(self.rows) + 1}, batch "
-                                     f"{step + 1}, at learning rate {self.model._optimizer.get_lr():g}: lower base_lr")
         self.loss_sum += logs["loss"][0] * logs["batch_size"]
         self.seen += logs["batch_size"]
 
@@ -80,16 +116,20 @@ class EpochLog(paddle.callbacks.Callback):
 
 
 class BestModel(paddle.callbacks.Callback):
-    """Keep the weights of the epoch with the highest eval top-1 (the first one, among equals) in the run's folder."""
+    """Keep the weights of the epoch with the highest eval top-1 (the first one, among equals) in the run's folder.
 
-    def __init__(self, path, rows=()):
+    metadata: what `save_weights` stores with them.
+    """
+
+    def __init__(self, path, rows=(), metadata=None):
         super().__init__()
-        self.path, self.best = Path(path), max((row["eval_top1"] for row in rows), default=-1.0)
+        self.path, self.metadata = Path(path), metadata
+        self.best = max((row["eval_top1"] for row in rows), default=-1.0)
 
     def on_epoch_end(self, epoch, logs=None):
         if logs["row"]["eval_top1"] > self.best:
             self.best = logs["row"]["eval_top1"]
-            save_weights(self.model.network, self.path)
+            save_weights(self.model.network, self.path, self.metadata)
 
 
 def out_of_patience(rows, patience):
@@ -168,11 +208,12 @@ class Progress(paddle.callbacks.Callback):
 
 
 class Checkpoint(paddle.callbacks.Callback):
-    """Store everything a killed run needs to go on from the end of this epoch."""
+    """Store everything a killed run needs to go on from the end of this epoch; run: the run's id."""
 
-    def __init__(self, folder, rows):
+    def __init__(self, folder, rows, run=None):
         super().__init__()
-        self.folder, self.rows = Path(folder), rows
+        self.folder, self.rows, self.run = Path(folder), rows, run
 
     def on_epoch_end(self, epoch, logs=None):
-        save_checkpoint(self.folder, self.model.network, self.model._optimizer, self.rows)
+        save_checkpoint(self.folder, self.model.network, self.model._optimizer, self.rows,
+                        getattr(self.model, "_scaler", None), self.run)

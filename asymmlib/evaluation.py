@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
-from asymmlib.base import parallel
+from asymmlib.base import interrupts, parallel
 
-__all__ = ["Evaluation", "evaluate", "softmax"]
+__all__ = ["Evaluation", "check_finite", "evaluate", "softmax"]
 
 
 def softmax(logits):
@@ -39,8 +39,10 @@ class Evaluation:
     @property
     def loss(self):
         """Mean cross-entropy over all pictures, in nats."""
-        chosen = softmax(self.logits)[np.arange(len(self.labels)), self.labels]
-        return float(-np.log(np.maximum(chosen, 1e-300)).mean())
+        logits = np.asarray(self.logits, dtype=np.float64)
+        shifted = logits - logits.max(axis=1, keepdims=True)  # log-softmax: exact however small the probability
+        chosen = shifted[np.arange(len(self.labels)), self.labels] - np.log(np.exp(shifted).sum(axis=1))
+        return float(-chosen.mean())
 
     def confusion(self):
         """Counts `[C, C]`: row = true class, column = predicted class."""
@@ -52,12 +54,24 @@ def evaluate(network, pictures, batch_size=64):
     """Run a network over one split of `Pictures` in eval mode, without gradients; its mode is put back afterwards.
 
     Of several processes each takes a part, and all get the whole result, in which every picture counts once.
+    Raises `FloatingPointError` where outputs are not finite: there is no result then.
     """
     training, logits = network.training, []
     network.eval()
-    with paddle.no_grad():
+    with paddle.no_grad(), interrupts.postponed():
         for images, _ in paddle.io.DataLoader(parallel.share(pictures), batch_size=batch_size):
+            interrupts.check()
             logits.append(network(images).numpy())
     if training:
         network.train()
-    return Evaluation(parallel.gather(np.concatenate(logits), len(pictures)), pictures.labels)
+    result = Evaluation(parallel.gather(np.concatenate(logits), len(pictures)), pictures.labels)
+    check_finite(result.logits)
+    return result
+
+
+def check_finite(logits):
+    """Raise `FloatingPointError` unless all logits `[N, C]` are finite numbers."""
+    bad = int((~np.isfinite(logits)).any(axis=1).sum())
+    if bad:
+        raise FloatingPointError(f"the network's outputs are not finite for {bad} of {len(logits)} pictures: its "
+                                 "weights have grown beyond what float32 holds (train with a lower base_lr), or are damaged")

@@ -53,8 +53,9 @@ def _commit():
     root = checkout()
     if root is None or not (root / ".git").exists():
         return None
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # set within a git hook
     try:
-        result = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root,
+        result = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root, env=own,
                                 capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -1,10 +1,14 @@
 """How a file or folder is written so that nobody ever sees half of it, and how its content is checked.
 
-Where files live is `asymmlib.base.folders`' business.
+What appears under its name is on the disk before: after a power cut there is the whole or nothing. Where files live is
+`asymmlib.base.folders`' business.
 """
+import ctypes
 import errno
 import hashlib
+import json
 import os
+import platform
 import shutil
 import struct
 import tarfile
@@ -16,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["READ_ERRORS", "atomic_folder", "atomic_write", "checksum", "locked", "make_folder", "sweep",
+__all__ = ["READ_ERRORS", "atomic_folder", "atomic_write", "checksum", "locked", "make_folder", "publish", "sweep",
            "temporary_name", "writing_in"]
 
 CHUNK_BYTES = 2**18
@@ -24,9 +28,22 @@ CHUNK_BYTES = 2**18
 READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, OverflowError, IndexError, KeyError, TypeError,
                zlib.error, struct.error, zipfile.BadZipFile, tarfile.TarError)
 
-ADVICE = ("Free some space or choose a folder that you may write to: "
-          "ASYMMLIB_HOME sets the one for data, ASYMMLIB_RUNS the one for runs.")
-# What a full or failing disk answers to a write; other errors inside a block are the caller's own.
+PLACES = "ASYMMLIB_HOME sets the folder for data, ASYMMLIB_RUNS the one for runs."
+# What to do, by what the system says; other errors inside a block are the caller's own.
+FULL = f"Free some space, or choose a folder on another disk: {PLACES}"
+NOT_ALLOWED = f"Choose a folder that you may write to: {PLACES}"
+REMEDIES = {
+    errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: FULL,
+    errno.EACCES: NOT_ALLOWED, errno.EPERM: NOT_ALLOWED, errno.EROFS: NOT_ALLOWED,
+    errno.ENAMETOOLONG: "Choose shorter names, or a folder nearer to the root.",
+    errno.EIO: f"The disk fails: save what is on it, and choose a folder on another one: {PLACES}",
+    errno.ENOTDIR: f"A file stands where a folder is needed: move it, or choose another folder: {PLACES}",
+    errno.EEXIST: f"A file stands where a folder is needed: move it, or choose another folder: {PLACES}",
+    errno.EISDIR: "A folder stands where a file is needed: move it, or choose another name.",
+    errno.EMFILE: "Too many files are open: `ulimit -n` sets how many may be.",
+    errno.EINVAL: "The file system does not accept that name: choose another one.",
+}
+ELSEWHERE = f"Choose another folder: {PLACES}"
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -36,11 +53,12 @@ def writing_in(folder):
     try:
         yield
     except OSError as error:
-        if ADVICE in str(error):  # told already, further in
+        if "cannot write in" in str(error):  # told already, further in
             raise
         reason = error.strerror or str(error) or type(error).__name__
         kind = type(error) if type(error).__module__ == "builtins" else OSError  # others take other arguments
-        raise kind(error.errno or errno.EACCES, f"cannot write in {folder} ({reason}). {ADVICE}") from error
+        number = error.errno or errno.EACCES
+        raise kind(number, f"cannot write in {folder} ({reason}). {REMEDIES.get(number, ELSEWHERE)}") from error
 
 
 def make_folder(path):
@@ -74,7 +92,8 @@ def atomic_write(path, mode="wb"):
     """Open a file for writing that appears under its name only when it is complete.
 
     The bytes go to a hidden temporary name in the same folder, are flushed to disk, then renamed over `path`. If the
-    block raises, or the process is killed, the old file is still whole. Text mode writes UTF-8 with LF line ends.
+    block raises, the process is killed or the power fails, the old file is still whole. Text mode writes UTF-8 with LF
+    line ends.
 
     path: file to write; its folder is created. mode: "wb" or "w".
     Raises: `PermissionError` or another `OSError`, naming the folder and the settings that move it; `ValueError` for
@@ -90,10 +109,7 @@ def atomic_write(path, mode="wb"):
             file = open(temporary, mode, **text)  # noqa: SIM115 - closed below, where the block's errors are its own
         with file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        with writing_in(folder):
-            os.replace(temporary, path)
+        publish(temporary, path)
     except BaseException as error:  # Ctrl-C leaves no litter either
         with suppress(OSError):
             temporary.unlink()
@@ -101,6 +117,44 @@ def atomic_write(path, mode="wb"):
             with writing_in(folder):
                 raise
         raise
+
+
+def publish(temporary, path):
+    """Give a complete file its name: its bytes are on the disk before, the name after. Raises `OSError`."""
+    with writing_in(Path(path).parent):
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(Path(path).parent)
+
+
+def _flush(path):
+    """Wait until a file, or the names in a folder, are on the disk; Windows knows no such thing of a folder."""
+    if os.name == "nt" and Path(path).is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def _flush_tree(folder):
+    """Wait until all files below a folder are on the disk: in one call of Linux, else one by one."""
+    if platform.system() == "Linux":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            if not ctypes.CDLL(None, use_errno=True).syncfs(handle):
+                return
+        except AttributeError:  # a C library without it
+            pass
+        finally:
+            os.close(handle)
+    for place, _, names in os.walk(folder):
+        for path in (*(Path(place, name) for name in names), place):
+            _flush(path)
 
 
 @contextmanager
@@ -115,33 +169,49 @@ def atomic_folder(path):
     try:
         yield temporary
         with writing_in(path.parent):
+            _flush_tree(temporary)
             try:
                 os.rename(temporary, path)
             except OSError:
                 if not path.is_dir():
                     raise
+            _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def locked(path):
-    """Let one process at a time into the block: the others wait, and say so. The lock ends with its process.
+def locked(path, lock=None):
+    """Let one process at a time into the block: the others wait, and say for whom. The lock ends with its process.
 
-    path: what the block makes; the lock is the file `.<name>.lock` beside it. Raises `OSError` as `make_folder` does.
+    path: what the block makes. lock: the lock's file, by default `.<name>.lock` beside `path`; who holds it stands in
+    the file with `.owner` at its end. Raises `OSError` as `make_folder` does.
     """
     path = Path(path)
-    lock = FileLock(make_folder(path.parent) / f".{path.name}.lock")
-    with writing_in(path.parent):
+    file = Path(lock or path.with_name(f".{path.name}.lock"))
+    owner, handle = file.with_name(f"{file.name}.owner"), FileLock(make_folder(file.parent) / file.name)
+    with writing_in(file.parent):
         try:
-            lock.acquire(timeout=0)
+            handle.acquire(timeout=0)
         except Timeout:
-            print(f"waiting for another process that works on {path}")
-            lock.acquire()
+            print(f"waiting for another process that works on {path}{_told(owner)}", flush=True)
+            handle.acquire()
     try:
+        with suppress(OSError):  # only for who waits
+            owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
         yield
     finally:
-        lock.release()
+        with suppress(OSError):
+            owner.unlink()
+        handle.release()
+
+
+def _told(owner):
+    try:
+        holder = json.loads(owner.read_text(encoding="utf-8"))
+        return f": process {holder['pid']} on {holder['host']}; Ctrl-C gives up"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "; Ctrl-C gives up"
 
 
 def checksum(path, algorithm="sha256"):

@@ -74,4 +74,5 @@ def check_finite(logits):
     bad = int((~np.isfinite(logits)).any(axis=1).sum())
     if bad:
         raise FloatingPointError(f"the network's outputs are not finite for {bad} of {len(logits)} pictures: its "
-                                 "weights have grown beyond what float32 holds (train with a lower base_lr), or are damaged")
+                                 "weights have grown beyond what float32 holds (train with a lower base_lr), or are "
+                                 "damaged")

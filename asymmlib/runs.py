@@ -12,10 +12,10 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import runs_dir
+from asymmlib.base.tables import read_table
 from asymmlib.data.changes import check_evaluation
 from asymmlib.data.manifest import manifest_hash, read_manifest
 from asymmlib.recipes import Recipe
@@ -152,8 +152,8 @@ class Run:
 
     @property
     def history(self):
-        """DataFrame with one row per epoch; columns in `asymmlib.callbacks.EpochLog`."""
-        return pd.read_csv(self.folder / "history.csv")
+        """DataFrame with one row per epoch; columns in `asymmlib.callbacks.EpochLog`. `ValueError` if damaged."""
+        return read_table(self.folder / "history.csv", ("epoch",))
 
     def classifier(self, which="last"):
         """The `Classifier` of a run: its weights after the "last" epoch, or the "best" by the eval split.

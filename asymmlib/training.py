@@ -34,10 +34,9 @@ def train(model_name, recipe, *, width=None, asymmrate=None, prepared=None, name
 
     A finished run of the same settings is opened instead, an interrupted one goes on at its last checkpoint; both
     are said in a printed line. `fresh=True` starts over; nothing is deleted without it. `prepared` is the data (None:
-    what the recipe or
-    `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a safetensors file to start from in
-    place of random weights (`asymmlib.weights.convert` makes one of the authors' files); `new_head` leaves its last
-    layer out.
+    what the recipe or `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a safetensors file
+    to start from in place of random weights (`asymmlib.weights.convert` makes one of the authors' files); `new_head`
+    leaves its last layer out.
     Started by Paddle's launcher, all processes call this and share the work (`asymmlib.base.parallel`); rank 0 writes.
     Raises `ValueError` when that folder holds a run of other settings or something else, for unknown names, for weights
     that do not fit, and for processes that do not agree; `FloatingPointError` for a loss or weights that are not

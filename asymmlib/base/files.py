@@ -12,6 +12,7 @@ import platform
 import shutil
 import struct
 import tarfile
+import tokenize
 import uuid
 import zipfile
 import zlib
@@ -24,9 +25,9 @@ __all__ = ["READ_ERRORS", "atomic_folder", "atomic_write", "checksum", "locked",
            "temporary_name", "writing_in"]
 
 CHUNK_BYTES = 2**18
-# What the standard library raises on damaged or encrypted archives
-READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, OverflowError, IndexError, KeyError, TypeError,
-               zlib.error, struct.error, zipfile.BadZipFile, tarfile.TarError)
+# What the standard library and NumPy raise on damaged or encrypted archives and headers
+READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, OverflowError, IndexError, KeyError, TypeError, SyntaxError,
+               MemoryError, zlib.error, struct.error, zipfile.BadZipFile, tarfile.TarError, tokenize.TokenError)
 
 PLACES = "ASYMMLIB_HOME sets the folder for data, ASYMMLIB_RUNS the one for runs."
 # What to do, by what the system says; other errors inside a block are the caller's own.

@@ -37,9 +37,10 @@ def run_command(commands, program, description, arguments=None, promises=None):
 
     promises: {name: what is true of a command that a signal ended}. Its exit status is then 128 + the signal's number.
     """
-    options = _parser(commands, program, description).parse_args(arguments)
-    with interrupts.ended_by_signals((promises or {}).get(options.command, "run the same command again")):
+    with interrupts.ended_by_signals("run the same command again"):
         try:
+            options = _parser(commands, program, description).parse_args(arguments)
+            interrupts.promise((promises or {}).get(options.command))
             load_paddle()
             options.run(options)
             interrupts.check()

@@ -94,7 +94,7 @@ def postponed():
 
 @contextmanager
 def held():
-    """Keep signals waiting while the block runs, and the handlers that were set: libraries install their own."""
+    """Keep signals waiting while the block runs, and the handlers that Python has: libraries install their own."""
     if not _in_main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -103,7 +103,7 @@ def held():
     try:
         yield
     finally:
-        _restore({number: handler for number, handler in handlers.items() if handler is not None})
+        _restore({number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_DFL)})
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

@@ -22,7 +22,7 @@ def load_paddle():
     """Import Paddle and return it; everything it prints, but for known noise, is passed on.
 
     Paddle fixes its number of threads at import, one unless `OMP_NUM_THREADS` says otherwise: here the default is one
-    per core. Its handlers of signals, which print a C++ stack, do not replace those that were there.
+    per core. Its handlers of signals, which print a C++ stack, do not replace those of a command.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     for message in NOISE:

@@ -41,15 +41,17 @@ def command(root, number):
 def start(root, number):
     """Fork a child that runs the command; in the parent (its process id, what it says on stderr and on stdout)."""
     said = root / f"stderr{number}"
-    spoken = root / f"stdout{number}"
+    spoken, ready = root / f"stdout{number}", os.pipe()
     spoken.touch()
     process = os.fork()
     if process:
+        os.read(ready[0], 1)  # before that the child is a copy of this process, and no command
         return process, said, spoken
     for descriptor, path in ((1, spoken), (2, said)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     from asymmlib.__main__ import console
     sys.argv[1:] = command(root, number)
+    os.write(ready[1], b".")
     console()
     raise AssertionError("a command ends its process")
 

@@ -102,8 +102,8 @@ def read_predictions(run, weights="best", split="test", folder=None):
         frame = pd.DataFrame({"label": stored[f"{split}_labels"],
                               **{name: stored[f"{weights}_{split}_{name}"] for name in PREDICTED}} if measured else {})
     except (*READ_ERRORS, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): python -m asymmbook experiments collect "
-                         "records it anew") from error
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): python -m asymmbook experiments "
+                         "collect records it anew") from error
     if not measured:
         raise ValueError(f"{run} was not measured on the {split} split")
     return frame.assign(right=frame["label"] == frame["predicted"])

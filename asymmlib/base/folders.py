@@ -33,7 +33,7 @@ def runs_dir():
 
 def cache_dir():
     """The folder of compiled kernels: `ASYMMLIB_CACHE`, else the user's cache."""
-    return _from_environment("ASYMMLIB_CACHE") or user_cache_path("asymmlib", appauthor=False)
+    return _from_environment("ASYMMLIB_CACHE") or _of_user("ASYMMLIB_CACHE", user_cache_path)
 
 
 def weights_dir():
@@ -48,9 +48,22 @@ def data_choice():
 
 
 def _folder(variable, name):
-    return _from_environment(variable) or (checkout() or user_data_path("asymmlib", appauthor=False)) / name
+    return _from_environment(variable) or (checkout() or _of_user(variable, user_data_path)) / name
+
+
+def _of_user(variable, path):
+    """A folder of the user's own; `FileNotFoundError` for a user without a home, as containers run some."""
+    try:
+        return path("asymmlib", appauthor=False)
+    except RuntimeError as error:
+        raise FileNotFoundError(f"no home folder is known for this user (HOME is not set): set {variable} to a folder "
+                                "that you may write to") from error
 
 
 def _from_environment(variable):
     value = os.environ.get(variable, "").strip()
-    return Path(value).expanduser().resolve() if value else None
+    try:
+        return Path(value).expanduser().resolve() if value else None
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{variable} is {value!r}, and no home folder is known for this user (HOME is not "
+                                "set): give it as an absolute path") from error

@@ -128,7 +128,10 @@ def _train(options):
     """
     from asymmlib.base import parallel
     from asymmlib.data.sources import prepare
+    from asymmlib.opening import run_folder
     from asymmlib.training import train
+    if options.name is not None:
+        run_folder(options.name)  # a wrong name ends here, before pictures are prepared
     changed = {field: getattr(options, field) for field in
                ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr", "amp")
                if getattr(options, field) is not None}

@@ -3,6 +3,7 @@
 They go into `fit` in this order: `Reproducible`, `Finite`, `EpochLog`, then those that read `logs["row"]`, the row that
 `EpochLog` makes, then the learning rate's scheduler, last `Checkpoint`, which stores the state of all before it.
 """
+import os
 import sys
 import time
 from datetime import timedelta
@@ -162,11 +163,14 @@ class VisualDLLog(paddle.callbacks.Callback):
         self.folder = str(folder)
 
     def on_train_begin(self, logs=None):
+        self.writer = None
+        if os.path.expanduser("~") == "~":  # it would make a folder of that name wherever we are
+            print("no curves for VisualDL: no home folder is known for this user; set HOME to a folder", flush=True)
+            return
         try:
             from visualdl import LogWriter  # here, because it takes a second to import
         except ImportError:
             print(f"no curves for VisualDL: the package visualdl is not installed; {extra('notebooks')}", flush=True)
-            self.writer = None
             return
         self.writer = LogWriter(logdir=self.folder)
 

@@ -27,6 +27,7 @@ __all__ = ["LICENCE", "Classifier", "Run", "find_run", "list_runs", "load_pretra
 KINDS = {"model": str, "settings": dict, "recipe": dict}
 MORE = {"classes": list, "mean": list, "std": list, "manifest_sha256": str, "id": str, "result": dict, "pictures": dict,
         "environment": dict, "sessions": list, "processes": int, "accelerated": bool}
+LARGEST = 16  # width and asymmetry rate: a network beyond that is an absurd value, and fills the memory
 LICENCE = "MIT"  # of all weights that this library trains; the pictures keep their own
 FIELDS = ("model", "classes", "image_size", "mean", "std", "licence")  # of a card that a Classifier has by itself
 BATCH = 64  # pictures that `Classifier.predict` holds in memory at a time
@@ -239,6 +240,9 @@ def _odd(info):
     """Keys of a run.json whose values no run can have; a recipe says by itself what is wrong with it."""
     defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
     Recipe(**{**defaults, **info["recipe"]})
+    for key, value in info["settings"].items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+            yield f"settings ({key})"
     classes = info.get("classes", ["a", "b"])
     if not all(isinstance(name, str) for name in classes) or len(set(classes)) != len(classes) or len(classes) < 2:
         yield "classes"

@@ -9,7 +9,9 @@ import functools
 import json
 import os
 import re
-from contextlib import contextmanager
+import socket
+import struct
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import paddle
@@ -17,6 +19,9 @@ from paddle import distributed, nn
 
 __all__ = ["SharedLoss", "SharedNorm", "agree", "from_first", "gather", "in_turn", "local_rank", "lost_rank_told",
            "mean", "rank", "ranks", "share", "share_norms"]
+
+
+SIOCGIFADDR = 0x8915  # Linux: ask for an interface's address
 
 
 def ranks():
@@ -200,6 +205,25 @@ def _barrier():
         distributed.barrier()
 
 
+def interface_of(address):
+    """The name of the network interface that has an IPv4 address; None where there is none, and but on Linux."""
+    try:
+        import fcntl
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            for _, name in socket.if_nameindex():
+                with suppress(OSError):  # an interface without an address
+                    answer = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                    if socket.inet_ntoa(answer[20:24]) == address:
+                        return name
+    except (ImportError, OSError):
+        pass
+    return None
+
+
 @functools.cache
 def _start():
+    # gloo asks for the address of the host's name, which on Debian is 127.0.1.1: tell it the launcher's
+    name = interface_of(os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0])
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     distributed.init_parallel_env()

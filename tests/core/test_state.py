@@ -164,6 +164,7 @@ def test_counting_what_changed(prepared):
 @pytest.mark.parametrize("change", [
     {"classes": [1, 2, 3]}, {"classes": ["a"]}, {"mean": [float("nan")] * 3}, {"std": [0, 1, 1]}, {"mean": "abc"},
     {"recipe": {"name": "x", "image_size": 10**9, "epochs": 1}}, {"recipe": {"name": "x"}}, {"settings": []},
+    {"settings": {"width": 1e6}}, {"settings": {"width": "x"}},
     {"result": {"best_eval_top1": 7, "last_eval_top1": 0.5}}, {"result": {}}, {"sessions": 3}])
 def test_absurd_values_of_a_record_are_told_with_its_path(home, change):
     folder = home / "runs" / "r"

@@ -125,20 +125,22 @@ def fill(network, tensors, names, source, new_head, turned=None):
     problems += [f"unexpected {name}" for name in sorted(tensors.keys() - names.values())]
     problems += [f"{names[name]} {fault}" for name in forms if names[name] in tensors
                  for fault in _faults(tensors[names[name]], forms[name])]
-    head = _head_names(network)
-    if problems and not new_head and all(problem.startswith(tuple(f"{names[name]} has shape" for name in head))
-                                         for problem in problems):
-        classes, own = (shape[-1] for shape in (tensors[names[head[1]]].shape, network.state_dict()[head[1]].shape))
-        raise ValueError(f"{source} knows {classes} classes, this network {own}; nothing was loaded. To start from all "
-                         "but its last layer, add --new-head (new_head=True)")
     if problems:
-        raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(problems))
+        raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(problems)
+                         + _remedy(network, problems, names))
     ready = {name: tensors[names[name]].astype(np.float32, copy=False) for name in forms}
     if turned in ready:
         ready[turned] = ready[turned].reshape(forms[turned][0]).T
     kept = {name: value for name, value in network.state_dict().items() if name in head}  # else Paddle warns
     network.set_state_dict(kept | {name: paddle.to_tensor(np.ascontiguousarray(value))
                                    for name, value in ready.items()})
+
+
+def _remedy(network, problems, names):
+    """What to do where nothing but the last layer's shape is wrong: the file knows other classes."""
+    last = tuple(f"{names[name]} has shape" for name in _head_names(network))
+    return ("\nOther classes: to start from all but the last layer, add --new-head (new_head=True)"
+            if all(problem.startswith(last) for problem in problems) else "")
 
 
 def _faults(array, forms):

@@ -59,6 +59,7 @@ def _check_card(card):
         numbers = {"mean": card["mean"], "std": card["std"], "image_size": [card["image_size"]] * 3}
         wrong = [key for key, values in numbers.items() if len(values) != 3 or not all(
             isinstance(value, int | float) and abs(value) < 1e4 and (value > 0 or key == "mean") for value in values)]
+        wrong += ["image_size"] if card["image_size"] < 32 else []
         wrong += [] if card["classes"] and all(isinstance(name, str) for name in card["classes"]) else ["classes"]
     if wrong:
         raise ValueError(f"no usable {', '.join(wrong)}")

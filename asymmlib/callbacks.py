@@ -87,7 +87,8 @@ class EpochLog(paddle.callbacks.Callback):
     epoch (from 1), train_loss (mean over pictures, in train mode), train_top1, eval_loss, eval_top1, lr (at the
     epoch's first batch), images_per_s (training only), seconds (training only). Shares lie between 0 and 1. Of several
     processes all make the row, and rank 0 writes it.
-    Raises `FloatingPointError` when outputs of the evaluation are not finite.
+    Outputs of the evaluation that are not finite, as after the first steps at a high rate, when running averages lag
+    behind, are told; such pictures count as wrong, and there is no eval_loss.
     """
 
     def __init__(self, eval_pictures, path, rows=()):
@@ -104,14 +105,18 @@ class EpochLog(paddle.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.started
-        result = evaluate(self.model.network, self.eval_pictures)
+        result = evaluate(self.model.network, self.eval_pictures, finite=False)
         loss, top1 = parallel.mean([self.loss_sum / self.seen, logs["acc"]], self.seen)
         logs["row"] = {"epoch": len(self.rows) + 1, "train_loss": loss, "train_top1": top1,
-                       "eval_loss": result.loss, "eval_top1": result.top1, "lr": self.lr,
+                       "eval_loss": result.loss if np.isfinite(result.loss) else None, "eval_top1": result.top1,
+                       "lr": self.lr,
                        "images_per_s": self.seen / seconds, "seconds": seconds}
         self.rows.append(logs["row"])
         if parallel.rank():
             return
+        if logs["row"]["eval_loss"] is None:
+            print(f"epoch {len(self.rows)}: outputs for eval pictures are not finite; they count as wrong. Where that "
+                  "stays so, lower base_lr (--base-lr)", flush=True)
         with atomic_write(self.path) as file:
             file.write(pd.DataFrame(self.rows).to_csv(index=False, float_format="%.8g").encode())
 
@@ -176,7 +181,7 @@ class VisualDLLog(paddle.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         for key, value in logs["row"].items() if self.writer else ():
-            if key != "epoch":
+            if key != "epoch" and value is not None:
                 self.writer.add_scalar(tag=key.replace("_", "/", 1), value=value, step=logs["row"]["epoch"])
 
     def on_train_end(self, logs=None):
@@ -201,7 +206,8 @@ class Progress(paddle.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.bar.close()
         row = logs["row"]
-        print(f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.3f} (eval {row['eval_loss']:.3f})  "
+        loss = "not finite" if row["eval_loss"] is None else f"{row['eval_loss']:.3f}"
+        print(f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.3f} (eval {loss})  "
               f"top-1 {row['train_top1']:6.1%} (eval {row['eval_top1']:6.1%})  lr {row['lr']:.4f}  "
               f"{row['images_per_s']:.0f} images/s{self._left(row)}", flush=True)
 

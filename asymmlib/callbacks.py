@@ -105,7 +105,7 @@ class EpochLog(paddle.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.started
-        result = evaluate(self.model.network, self.eval_pictures, finite=False)
+        result = evaluate(self.model.network, self.eval_pictures)
         loss, top1 = parallel.mean([self.loss_sum / self.seen, logs["acc"]], self.seen)
         logs["row"] = {"epoch": len(self.rows) + 1, "train_loss": loss, "train_top1": top1,
                        "eval_loss": result.loss if np.isfinite(result.loss) else None, "eval_top1": result.top1,

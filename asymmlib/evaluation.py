@@ -32,9 +32,14 @@ class Evaluation:
         return self.logits.argmax(axis=1)
 
     @property
+    def right(self):
+        """Whether each picture's largest logit is the right one: bool `[N]`; logits that are not finite are wrong."""
+        return (self.predicted == self.labels) & np.isfinite(self.logits).all(axis=1)
+
+    @property
     def top1(self):
-        """Share of pictures whose largest logit is the right one, 0 to 1; logits that are not finite are wrong."""
-        return float(((self.predicted == self.labels) & np.isfinite(self.logits).all(axis=1)).mean())
+        """Share of the pictures that are right, 0 to 1."""
+        return float(self.right.mean())
 
     @property
     def loss(self):
@@ -50,11 +55,11 @@ class Evaluation:
         return np.bincount(self.labels * size + self.predicted, minlength=size**2).reshape(size, size)
 
 
-def evaluate(network, pictures, batch_size=64, finite=True):
+def evaluate(network, pictures, batch_size=64, finite=False):
     """Run a network over one split of `Pictures` in eval mode, without gradients; its mode is put back afterwards.
 
     Of several processes each takes a part, and all get the whole result, in which every picture counts once.
-    Raises `FloatingPointError` where outputs are not finite, unless `finite` is False.
+    Outputs that are not finite count as wrong and make the loss nan; with `finite` they raise `FloatingPointError`.
     """
     training, logits = network.training, []
     network.eval()

@@ -80,7 +80,7 @@ class Classifier:
         from asymmlib.evaluation import evaluate
         if self.record is not None:
             check_evaluation(self.name, self.record, prepared, split)
-        return evaluate(self.network, self.pictures(prepared, split))
+        return evaluate(self.network, self.pictures(prepared, split), finite=True)
 
     def predict(self, paths):
         """Class probabilities float64 `[len(paths), len(classes)]` of picture files, in batches of bounded memory.

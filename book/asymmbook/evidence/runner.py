@@ -190,7 +190,7 @@ def _predict(run, prepared):
         network = run.network(which)
         for split in splits:
             pictures = run.pictures(split, prepared)
-            result = evaluate(network, pictures, finite=False)  # a run that went wrong is recorded as such
+            result = evaluate(network, pictures)
             arrays[f"{which}_{split}_predicted"] = result.predicted.astype(np.uint8)
             arrays[f"{which}_{split}_confidence"] = softmax(result.logits).max(axis=1).astype(np.float16)
             arrays[f"{split}_labels"] = pictures.labels.astype(np.uint8)

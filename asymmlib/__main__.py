@@ -3,17 +3,15 @@
 Every command is a thin layer over a function that notebooks call too. A user's mistake ends in one line on stderr and
 exit status 2.
 """
-import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from asymmlib.base.extras import unmet
-from asymmlib.base.startup import load_paddle
+from asymmlib.base import interrupts
+from asymmlib.base.commands import run_command
 from asymmlib.recipes import RECIPES, get_recipe
 from asymmlib.weights.released import RELEASED, available
 
-__all__ = ["main", "run_command"]
+__all__ = ["console", "main"]
 
 DATA_HELP = ('"sample" (drawn by this project), "caltech16", "caltech101", or the path of a folder of class folders '
              "or of a zip or tar of one; default: ASYMMLIB_DATA, else sample")
@@ -22,48 +20,14 @@ DATA_HELP = ('"sample" (drawn by this project), "caltech16", "caltech101", or th
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
     return run_command(COMMANDS, "asymmlib", "AsymmNet in PaddlePaddle: data, training, evaluation and prediction from "
-                       "a shell.", arguments)
+                       "a shell.", arguments, PROMISES)
 
 
 def console() -> None:
     """The script `asymmlib` that an installed package brings."""
-    sys.exit(main())
-
-
-def run_command(commands: dict[str, tuple[Callable, Callable]], program: str, description: str,
-                arguments: list[str] | None = None) -> int:
-    """Run one of `commands`, {name: (function that adds options, function that does it)}; return the exit status."""
-    options = _parser(commands, program, description).parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):  # a console that cannot show a class's name gets its code points
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        load_paddle()
-        options.run(options)
-    except (ValueError, ArithmeticError, RuntimeError, OSError) as error:  # OSError: missing files, permissions
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if not (reason := unmet(error)):
-            raise
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _parser(commands, program, description):
-    parser = argparse.ArgumentParser(f"python -m {program}", description=description)
-    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (add_options, run) in commands.items():
-        text = run.__doc__.strip()
-        command = parsers.add_parser(name, help=text.splitlines()[0].rstrip("."), description=text,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-        add_options(command)
-        command.set_defaults(run=run)
-    return parser
+    status = main()
+    interrupts.ignore()
+    sys.exit(status)
 
 
 def _data_options(command):
@@ -124,7 +88,10 @@ def _train(options):
     """
     from asymmlib.base import parallel
     from asymmlib.data.sources import prepare
+    from asymmlib.opening import run_folder
     from asymmlib.training import train
+    if options.name is not None:
+        run_folder(options.name)  # a wrong name ends here, before pictures are prepared
     changed = {field: getattr(options, field) for field in
                ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr", "amp")
                if getattr(options, field) is not None}
@@ -303,5 +270,11 @@ COMMANDS = {
     "bench-infer": (_bench_infer_options, _bench_infer),
 }
 
+# What is true when a signal ends a command; `train` says more once it has opened the run
+PROMISES = {
+    "prepare": "the same command again prepares the pictures: a download goes on, what was unpacked stays",
+    "train": "no run was changed; the same command trains",
+}
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

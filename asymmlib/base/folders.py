@@ -5,6 +5,7 @@ Settings move them: `ASYMMLIB_HOME` (data), `ASYMMLIB_RUNS` (runs), `ASYMMLIB_CA
 first file goes into it. The current folder never counts.
 """
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -33,9 +34,11 @@ def runs_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """The folder of compiled kernels: `ASYMMLIB_CACHE`, else the user's cache; without a home, a temporary folder."""
-    own = _from_environment("ASYMMLIB_CACHE") or _of_user(user_cache_path)
-    return own or Path(tempfile.gettempdir()) / f"asymmlib-{os.getuid()}"
+    """The folder of compiled kernels: `ASYMMLIB_CACHE`, else the user's cache; without a home, a temporary folder.
+
+    Raises `ValueError` where that one is not this user's alone: what lies in it is loaded as code.
+    """
+    return _from_environment("ASYMMLIB_CACHE") or _of_user(user_cache_path) or _temporary()
 
 
 def weights_dir() -> Path:
@@ -72,6 +75,18 @@ def _of_user(place):
     except RuntimeError:
         return None
     return path if path.is_absolute() else None
+
+
+def _temporary():
+    folder = Path(tempfile.gettempdir()) / "asymmlib"
+    if hasattr(os, "getuid"):  # elsewhere temporary folders are each user's own
+        folder = folder.with_name(f"asymmlib-{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise ValueError(f"{folder} is not this user's alone: name a folder for compiled kernels with "
+                             "ASYMMLIB_CACHE")
+    return folder
 
 
 def _from_environment(variable):

@@ -1,7 +1,9 @@
 """The same picture twice: in training and in evaluation it makes results look better than they are, in two classes one
 label is wrong. Equal bytes are found by the manifest's checksums, nearly equal pictures by a perceptual hash.
 """
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -40,11 +42,12 @@ class NearCopies:
     """Collects a perceptual hash of each picture of a manifest, in its order, and reports those that nearly agree."""
 
     def __init__(self) -> None:
+        self.phash: Callable[[Image.Image], Any] | None = None
+        self.hashes: list[np.ndarray] = []
         try:
-            from imagehash import phash
+            self.phash = import_module("imagehash").phash
         except ImportError as error:
-            phash, self.reason = None, missing_package("imagehash") or str(error)
-        self.phash, self.hashes = phash, []
+            self.reason = missing_package("imagehash") or str(error)
 
     def add(self, picture: np.ndarray) -> None:
         """Take the hash of the next picture, uint8 `[H, W, 3]`."""

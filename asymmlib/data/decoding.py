@@ -41,7 +41,8 @@ def decode(source: Path | str | IO[bytes]) -> Image.Image:
     only the orientation is read. Raises whatever Pillow raises on bad bytes, and `ValueError` for a mode that cannot be
     shown in 256 levels; a picture beyond Pillow's limit on pixels is an error, not only a warning.
     """
-    with nullcontext(source) if hasattr(source, "read") else open_regular(source) as file, warnings.catch_warnings():
+    opened = open_regular(source) if isinstance(source, str | Path) else nullcontext(source)
+    with opened as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata, and without the file's name
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:

@@ -57,9 +57,10 @@ def is_picture(path: Path) -> bool:
 
 def picture_files(paths: Iterable[Path | str]) -> list[Path | str]:
     """The files among some paths, and the pictures in the folders among them. `ValueError` for a folder without any."""
-    files = []
+    files: list[Path | str] = []
     for path in paths:
-        inside = [entry for entry in visible_entries(path) if is_picture(entry)] if Path(path).is_dir() else [path]
+        folder = Path(path).is_dir()
+        inside = [entry for entry in visible_entries(path) if is_picture(entry)] if folder else [path]
         if not inside:
             raise ValueError(f"{path} is a folder without pictures in it: give picture files, such as "
                              f"{Path(path) / '*' / '*.jpg'}")
@@ -78,7 +79,8 @@ def list_pictures(images: Path | str) -> dict[str, list[Path]]:
     if not images.is_dir():
         raise FileNotFoundError(f"no folder {images}: give a folder that holds one folder of pictures per class")
     entries = class_entries(images)
-    files, left_out = {}, [path for path in entries if not path.is_dir()]
+    files: dict[str, list[Path]] = {}
+    left_out = [path for path in entries if not path.is_dir()]
     for folder in entries:
         if folder.is_dir():
             inside = visible_entries(folder)
@@ -95,9 +97,9 @@ def given_split(images: Path) -> dict[str, Path]:
     Such a tree has `train` and another folder of `SHARE_OF`, each with folders and no pictures. Where only `test` goes
     with `train`, it is the one to evaluate on, which is said. `ValueError` for two folders of one split.
     """
-    found = {}
+    found: dict[str, Path] = {}
     for folder in class_entries(images) if images.is_dir() else ():
-        share = SHARE_OF.get(folder.name.lower())
+        share = SHARE_OF.get(folder.name.lower(), "")
         inside = visible_entries(folder) if share and folder.is_dir() else []
         if any(path.is_dir() for path in inside) and not any(map(is_picture, inside)):
             if share in found:

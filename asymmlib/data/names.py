@@ -50,7 +50,7 @@ def decode_all(archive: Path, names: Sequence[str | bytes], encoding: str | None
         encoding, others = choose(raw)
         _tell(archive, raw, encoding, others)
     try:
-        return [name if isinstance(name, str) else name.decode("ascii" if name.isascii() else encoding)
+        return [name if isinstance(name, str) else name.decode("ascii" if name.isascii() else str(encoding))
                 for name in names]
     except (LookupError, UnicodeError) as error:
         raise ValueError(f"{archive}: its names cannot be read as {encoding} ({error}); give another encoding, such as "
@@ -69,7 +69,7 @@ def choose(raw: list[bytes]) -> tuple[str, list[str]]:
                    and not _wedged(readings[encoding])] + fitting
     if not fitting:
         shares = {encoding: _share(readings[encoding], encoding) for encoding in ENCODINGS if encoding in readings}
-        return max(shares, key=shares.get), []  # of equal ones the first
+        return max(shares, key=lambda encoding: shares[encoding]), []  # of equal ones the first
     best = fitting[0]
     if best == "cp932" and len(fitting) > 1 and _wedged(readings[best]):
         best = fitting[1]

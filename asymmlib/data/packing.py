@@ -8,7 +8,7 @@ import stat
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -31,7 +31,8 @@ LIMITS = {
     "padding bytes": 16 * 2**20,  # zeros at the end of a tar
 }
 TAR_MARK = slice(257, 262), b"ustar"
-PACKED = {b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw), b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
+PACKED: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw), b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
 OWN = ("a zip archive", "a tar archive", "a gzip archive", "a bzip2 archive", "an xz archive")
 READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 # Methods of compression in zips that Python cannot undo, by their number
@@ -56,7 +57,7 @@ def opened(archive: Path | str) -> Iterator["Source"]:
         marked = head[TAR_MARK[0]] == TAR_MARK[1]  # its first bytes are the name of a member, whatever they look like
         try:
             if head.startswith(b"PK") and not marked:
-                source = Zip(archive, raw)
+                source: Source = Zip(archive, raw)
             else:
                 unpacked = [reader(raw) for magic, reader in PACKED.items() if head.startswith(magic) and not marked]
                 source = Tar(archive, *(unpacked or [raw]))
@@ -104,9 +105,9 @@ class Zip(Source):
 
     def entries(self) -> Iterator[Entry]:
         for info in self.zip.infolist():
-            name = info.orig_filename
+            name: str | bytes = info.orig_filename
             if not info.flag_bits & 0x800:  # not marked as UTF-8: zipfile decoded it as cp437
-                raw = name.encode("cp437")
+                raw = info.orig_filename.encode("cp437")
                 name = unicode_path(raw, info.extra) or raw
             file_type = stat.S_IFMT(info.external_attr >> 16)
             folder = info.orig_filename.endswith("/")
@@ -142,7 +143,7 @@ class Tar(Source):
                 info = self.tar.next()
             if info is None:
                 break
-            name = info.name.encode("utf-8", "surrogateescape")
+            name: str | bytes = info.name.encode("utf-8", "surrogateescape")
             if "path" in info.pax_headers and name == info.name.encode("utf-8", "replace"):
                 name = info.name
             plain = info.isreg() and not info.issparse()

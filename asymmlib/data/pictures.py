@@ -27,7 +27,7 @@ DIGEST = hashlib.sha256  # of header and pixels; it stands behind them in the fi
 DIGEST_BYTES = DIGEST().digest_size
 
 
-def load_picture(path: Path | str, size: int, sha256=None) -> np.ndarray:
+def load_picture(path: Path | str, size: int, sha256: str | None = None) -> np.ndarray:
     """Decode a picture to RGB uint8 `[size, size, 3]`: grey and palettes converted, transparency laid on white, camera
     rotation applied. sha256: the hex digest that the file's bytes must have.
 

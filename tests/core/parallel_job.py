@@ -1,7 +1,8 @@
-"""What each process of test_parallel.py runs: python parallel_job.py PICTURES NAME [EPOCH_OF_DEATH].
+"""What each process of test_parallel.py runs: python parallel_job.py PICTURES NAME [EPOCH_OF_DEATH | apart].
 
 Prints RESULT, the run's result with a digest of what was evaluated, and WROTE with every file that this process opened
-for writing below the data and the runs, locks apart. With an epoch of death, rank 1 is killed as that epoch ends.
+for writing below the data and the runs, locks apart. With an epoch of death, rank 1 is killed as that epoch ends; with
+"apart" it looks for the runs in a folder of its own, as a second machine without a shared disk does.
 """
 import json
 import os
@@ -30,7 +31,7 @@ def note_writes(wrote):
     def note(event, arguments):
         writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
         path = str(arguments[0]) if writes or event in ("os.rename", "os.remove") else ""
-        if path.startswith(roots) and not path.endswith(".lock"):
+        if path.startswith(roots) and not path.endswith((".lock", ".lock.owner")):
             wrote.append(path)
 
     sys.addaudithook(note)
@@ -49,7 +50,9 @@ def die_after(epoch):
 if __name__ == "__main__":
     wrote = []
     note_writes(wrote)
-    if len(sys.argv) > 3:
+    if sys.argv[3:] == ["apart"]:
+        os.environ["ASYMMLIB_RUNS"] += f"-of-{parallel.rank()}" * (parallel.rank() > 0)
+    elif len(sys.argv) > 3:
         die_after(int(sys.argv[3]))
     with parallel.in_turn(parallel.local_rank()):
         prepared = prepare(sys.argv[1], progress=False)

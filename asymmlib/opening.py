@@ -26,6 +26,7 @@ __all__ = ["locked_run", "open_run", "run_folder"]
 MADE = ("history.csv", "best.safetensors", "last.safetensors", "manifest.csv", "predictions.npz", "failure.txt",
         "checkpoints/epoch-*.safetensors", "visualdl/vdlrecords.*.log", "export/export.json", "export/inference.*",
         "export/model.onnx", "export/model-float16.onnx", "export/weights-float16.safetensors")
+NOTES = ("failure.txt", "log.txt")  # what asks for a run may write there before it has begun: no other work
 WORDS = {"model": "model", "settings": "settings", "recipe": "recipe", "manifest_sha256": "set of pictures",
          "start": "start"}
 
@@ -105,7 +106,7 @@ def _refuse_foreign(folder, fresh=False):
     if (folder / "run.json").is_file():
         return _refuse_foreign_record(folder, fresh)
     names = (path.name for path in folder.iterdir())
-    found = sorted(name for name in names if not name.startswith(".") and name != "failure.txt")
+    found = sorted(name for name in names if not name.startswith(".") and name not in NOTES)
     if found and not (fresh and _is_ours(folder)):
         shown = ", ".join(found[:5]) + (" ..." if len(found) > 5 else "")
         lost = ("its run.json is lost: put it back, or start over with fresh=True (--fresh)" if _is_ours(folder)

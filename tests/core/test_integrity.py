@@ -139,6 +139,18 @@ def test_weights_are_watched(name):
 
 # --- signals and locks
 
+@pytest.fixture
+def heard():
+    """The handlers of a program in a shell's foreground: in the background, and under nohup, some are ignored."""
+    wanted = {signal.SIGINT: signal.default_int_handler} | (
+        {} if sys.platform == "win32" else {signal.SIGHUP: signal.SIG_DFL})
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 def test_a_signal_is_obeyed_at_the_next_check():
     seen = []
     with pytest.raises(KeyboardInterrupt), interrupts.postponed():
@@ -181,6 +193,7 @@ sys.exit(run_command({"x": (lambda command: None, work)}, "p", "d", ["x"], {"x":
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 @pytest.mark.parametrize("how", ["plain", "lost", "turned", "twice"])
+@pytest.mark.usefixtures("heard")
 def test_a_signal_ends_a_command_with_its_promise(name, status, how):
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMMAND, name, how], capture_output=True, text=True)
     said = [line for line in done.stderr.splitlines() if line.startswith("interrupted")]

@@ -16,7 +16,10 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked for the end; `number` is the signal's. 128 + number is what a shell expects as exit status."""
+    """A signal other than Ctrl-C's asked for the end; `number` is the signal's.
+
+    128 + number is what a shell expects as exit status.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -44,12 +47,17 @@ def noted() -> int | None:
 
 
 def check() -> None:
-    """Raise `Interrupted` if a signal came while it could not be obeyed."""
+    """Raise `KeyboardInterrupt`, or `Interrupted`, if a signal came while it could not be obeyed."""
     if _State.noted is not None:
         number = _State.noted
         if not _State.command:
             _State.noted = None
-        raise Interrupted(number)
+        raise _error(number)
+
+
+def _error(number):
+    """What to raise: for Ctrl-C Python's own error, which notebooks know by its name."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Interrupted(number)
 
 
 def _handle(number, frame):
@@ -60,7 +68,7 @@ def _handle(number, frame):
     if again or not _State.postponing:
         if not _State.command:
             _State.noted = None
-        raise Interrupted(number)
+        raise _error(number)
 
 
 @contextmanager

@@ -3,17 +3,15 @@
 Every command is a thin layer over a function that notebooks call too. A user's mistake ends in one line on stderr and
 exit status 2.
 """
-import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from asymmlib.base.extras import unmet
-from asymmlib.base.startup import load_paddle
+from asymmlib.base import interrupts
+from asymmlib.base.commands import run_command
 from asymmlib.recipes import RECIPES, get_recipe
 from asymmlib.weights.released import RELEASED, available
 
-__all__ = ["main", "run_command"]
+__all__ = ["console", "main"]
 
 DATA_HELP = ('"sample" (drawn by this project), "caltech16", "caltech101", or the path of a folder of class folders '
              "or of a zip or tar of one; default: ASYMMLIB_DATA, else sample")
@@ -22,45 +20,14 @@ DATA_HELP = ('"sample" (drawn by this project), "caltech16", "caltech101", or th
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
     return run_command(COMMANDS, "asymmlib", "AsymmNet in PaddlePaddle: data, training, evaluation and prediction from "
-                       "a shell.", arguments)
+                       "a shell.", arguments, PROMISES)
 
 
 def console() -> None:
     """The script `asymmlib` that an installed package brings."""
-    sys.exit(main())
-
-
-def run_command(commands: dict[str, tuple[Callable, Callable]], program: str, description: str,
-                arguments: list[str] | None = None) -> int:
-    """Run one of `commands`, {name: (function that adds options, function that does it)}; return the exit status."""
-    options = _parser(commands, program, description).parse_args(arguments)
-    try:
-        load_paddle()
-        options.run(options)
-    except (ValueError, ArithmeticError, RuntimeError, OSError) as error:  # OSError: missing files, permissions
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if not (reason := unmet(error)):
-            raise
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _parser(commands, program, description):
-    parser = argparse.ArgumentParser(f"python -m {program}", description=description)
-    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (add_options, run) in commands.items():
-        text = run.__doc__.strip()
-        command = parsers.add_parser(name, help=text.splitlines()[0].rstrip("."), description=text,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-        add_options(command)
-        command.set_defaults(run=run)
-    return parser
+    status = main()
+    interrupts.ignore()
+    sys.exit(status)
 
 
 def _data_options(command):
@@ -69,6 +36,8 @@ def _data_options(command):
     command.add_argument("--test-share", action="store_true", help="keep another fifth of every class for a test split")
     command.add_argument("--on-error", choices=("error", "skip"), default="error",
                          help="unreadable pictures: stop and list them, or leave them out and list them")
+    command.add_argument("--names-encoding", metavar="ENCODING",
+                         help="of the names in an archive that do not say it: gb18030, cp932, cp850, big5 ...")
 
 
 def _prepare(options):
@@ -76,7 +45,7 @@ def _prepare(options):
     from asymmlib.data.manifest import counts
     from asymmlib.data.sources import prepare
     prepared = prepare(options.data, archive=options.archive, test_share=options.test_share,
-                       on_error=options.on_error)
+                       on_error=options.on_error, names_encoding=options.names_encoding)
     table = counts(prepared.manifest)
     print(table.to_string())
     totals = ", ".join(f"{total} {split}" for split, total in table.sum().items() if split != "total")
@@ -119,14 +88,17 @@ def _train(options):
     """
     from asymmlib.base import parallel
     from asymmlib.data.sources import prepare
+    from asymmlib.opening import run_folder
     from asymmlib.training import train
+    if options.name is not None:
+        run_folder(options.name)  # a wrong name ends here, before pictures are prepared
     changed = {field: getattr(options, field) for field in
                ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr", "amp")
                if getattr(options, field) is not None}
     recipe = get_recipe(options.recipe).replace(**changed)
     with parallel.in_turn(parallel.local_rank()):
         prepared = prepare(options.data or recipe.data, archive=options.archive, on_error=options.on_error,
-                           test_share=options.test_share or recipe.test_share)
+                           test_share=options.test_share or recipe.test_share, names_encoding=options.names_encoding)
     run = train(options.model, recipe, width=options.width, asymmrate=options.asymmrate, prepared=prepared,
                 name=options.name, fresh=options.fresh, start=options.start, new_head=options.new_head)
     result = run.info["result"]
@@ -147,14 +119,15 @@ def _evaluate(options):
     from asymmlib.runs import find_run
     run = find_run(options.folder)
     prepared = prepare(options.data, archive=options.archive, on_error=options.on_error,
-                       test_share=options.test_share or options.split == "test")
+                       test_share=options.test_share or options.split == "test",
+                       names_encoding=options.names_encoding)
     result = run.classifier(options.weights).evaluate(prepared, options.split)
     print(f"{run.name} ({options.weights}) on {len(result.labels)} {options.split} pictures of {prepared.name}: "
           f"loss {result.loss:.4f}, top-1 {result.top1:.2%}")
 
 
 def _predict_options(command):
-    command.add_argument("pictures", metavar="IMAGE", nargs="+", help="picture files")
+    command.add_argument("pictures", metavar="IMAGE", nargs="+", help="picture files, or folders of them")
     command.add_argument("--model", choices=RELEASED,
                          help="which of the weights that come with the book (default: the first that is here)")
     command.add_argument("--run", metavar="RUN", dest="folder",
@@ -169,14 +142,35 @@ def _predict(options):
 
     The book's weights know sixteen classes of Caltech-101 and nothing else: see weights/README.md.
     """
-    from asymmlib.runs import find_run, load_pretrained
+    from asymmlib.data.layout import picture_files
+    from asymmlib.runs import BATCH, find_run, load_pretrained
+    paths = picture_files(options.pictures)
     classifier = (find_run(options.folder).classifier(options.weights) if options.folder
                   else load_pretrained(options.model or _first_released()))
-    rows = classifier.predict(options.pictures)
-    for path, probabilities in zip(options.pictures, rows, strict=True):
+    failed = 0
+    for start in range(0, len(paths), BATCH):
+        failed += _answer(classifier, paths[start:start + BATCH], options.top, alone=len(paths) == 1)
+    if failed:
+        raise ValueError(f"{failed} of {len(paths)} files cannot be read as pictures; the others are answered above")
+
+
+def _answer(classifier, paths, top, alone=False):
+    """Print the answers for some pictures; those that cannot be read are named. Returns how many those are."""
+    try:
+        rows = classifier.predict(paths)
+    except (ValueError, OSError) as error:
+        if len(paths) > 1:  # so that one bad file does not hide the good ones
+            return sum(_answer(classifier, [path], top) for path in paths)
+        if alone:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for path, probabilities in zip(paths, rows, strict=True):
         print(path)
-        for index in probabilities.argsort()[::-1][:options.top]:
+        for index in probabilities.argsort()[::-1][:top]:
             print(f"  {probabilities[index]:6.1%}  {classifier.classes[index]}")
+    sys.stdout.flush()  # lines come as they are found
+    return 0
 
 
 def _first_released():
@@ -276,5 +270,11 @@ COMMANDS = {
     "bench-infer": (_bench_infer_options, _bench_infer),
 }
 
+# What is true when a signal ends a command; `train` says more once it has opened the run
+PROMISES = {
+    "prepare": "the same command again prepares the pictures: a download goes on, what was unpacked stays",
+    "train": "no run was changed; the same command trains",
+}
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -1,12 +1,13 @@
 """Callbacks of `paddle.Model.fit`: small observers that seed, measure, write and report, once an epoch.
 
-They go into `fit` in this order: `Reproducible`, `EpochLog`, then those that read `logs["row"]`, the row that
+They go into `fit` in this order: `Reproducible`, `Finite`, `EpochLog`, then those that read `logs["row"]`, the row that
 `EpochLog` makes, then the learning rate's scheduler, last `Checkpoint`, which stores the state of all before it.
 Notebook 03, section 4, runs the loop around which they stand; section 5 looks at what they leave on disk.
 """
+import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,33 @@ import paddle
 import pandas as pd
 from tqdm import tqdm
 
-from asymmlib.base import parallel
+from asymmlib.base import interrupts, parallel
 from asymmlib.base.extras import missing_package
 from asymmlib.base.files import atomic_write
 from asymmlib.checkpoint import save_checkpoint
 from asymmlib.evaluation import evaluate
 from asymmlib.weights.own import save_weights
 
-__all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Progress", "Reproducible", "VisualDLLog",
+__all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Finite", "Progress", "Reproducible", "VisualDLLog",
            "out_of_patience"]
 
 Row = dict[str, float]  # one epoch in history.csv, as `EpochLog` describes it
+WATCHED = 8  # weights looked at after each batch
 
 
 class Reproducible(paddle.callbacks.Callback):
     """Make every epoch a function of (seed, epoch): order, augmentation and dropout (which differs between processes).
 
-    `fit` counts epochs from 0 even when a run goes on; `first_epoch` is where it goes on.
+    `fit` counts epochs from 0 even when a run goes on; `first_epoch` is where it goes on. Before each batch a signal
+    that came meanwhile is obeyed.
     """
 
     def __init__(self, loader: paddle.io.DataLoader, seed: int, first_epoch: int = 0) -> None:
         super().__init__()
         self.loader, self.seed, self.first_epoch = loader, seed, first_epoch
+
+    def on_train_batch_begin(self, step: int, logs: dict | None = None) -> None:
+        interrupts.check()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         epoch += self.first_epoch
@@ -46,13 +52,47 @@ class Reproducible(paddle.callbacks.Callback):
         paddle.seed(self.seed * 100_003 + epoch + (parallel.rank() << 40))
 
 
+class Finite(paddle.callbacks.Callback):
+    """End a training whose numbers are no longer finite, before anything of it is stored.
+
+    Looked at are the loss of every batch, the weights and running averages a few at a time after each batch (all would
+    cost a good part of a small step), and all of them after the epoch's last. Raises `FloatingPointError`.
+    """
+
+    def __init__(self, first_epoch: int = 0) -> None:
+        super().__init__()
+        self.epoch = first_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch, self.weights = self.epoch + 1, list(self.model.network.state_dict().items())
+
+    def on_train_batch_end(self, step: int, logs: dict) -> None:
+        if not np.isfinite(logs["loss"]).all():
+            self._end(f"the loss became {logs['loss'][0]}", step)
+        start = step * WATCHED % len(self.weights)
+        self._watch(self.weights[start:start + WATCHED], step)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._watch(self.weights, self.params["steps"] - 1)
+
+    def _watch(self, weights, step):
+        for name, value in weights:
+            if not np.isfinite(value.numpy()).all():
+                self._end(f"{name} has values that are not finite", step)
+
+    def _end(self, what, step):
+        raise FloatingPointError(f"{what} in epoch {self.epoch}, batch {step + 1}, at learning rate "
+                                 f"{self.model._optimizer.get_lr():g}: lower base_lr (--base-lr)")
+
+
 class EpochLog(paddle.callbacks.Callback):
     """Measure each epoch: one row, kept in `rows` and in `history.csv`.
 
     epoch (from 1), train_loss (mean over pictures, in train mode), train_top1, eval_loss, eval_top1, lr (at the
     epoch's first batch), images_per_s (training only), seconds (training only). Shares lie between 0 and 1. Of several
     processes all make the row, and rank 0 writes it.
-    Raises `FloatingPointError` when the loss is no longer finite.
+    Outputs of the evaluation that are not finite, as after the first steps at a high rate, when running averages lag
+    behind, are told; such pictures count as wrong, and there is no eval_loss.
     """
 
     def __init__(self, eval_pictures: paddle.io.Dataset, path: Path | str, rows: Iterable[Row] = ()) -> None:
@@ -64,9 +104,6 @@ class EpochLog(paddle.callbacks.Callback):
         self.lr = self.model._optimizer.get_lr()
 
     def on_train_batch_end(self, step: int, logs: dict) -> None:
-        if not np.isfinite(logs["loss"]).all():
-            raise FloatingPointError(f"the loss became {logs['loss'][0]} in epoch {len(self.rows) + 1}, batch "
-                                     f"{step + 1}, at learning rate {self.model._optimizer.get_lr():g}: lower base_lr")
         self.loss_sum += logs["loss"][0] * logs["batch_size"]
         self.seen += logs["batch_size"]
 
@@ -75,26 +112,35 @@ class EpochLog(paddle.callbacks.Callback):
         result = evaluate(self.model.network, self.eval_pictures)
         loss, top1 = parallel.mean([self.loss_sum / self.seen, logs["acc"]], self.seen)
         logs["row"] = {"epoch": len(self.rows) + 1, "train_loss": loss, "train_top1": top1,
-                       "eval_loss": result.loss, "eval_top1": result.top1, "lr": self.lr,
+                       "eval_loss": result.loss if np.isfinite(result.loss) else None, "eval_top1": result.top1,
+                       "lr": self.lr,
                        "images_per_s": self.seen / seconds, "seconds": seconds}
         self.rows.append(logs["row"])
         if parallel.rank():
             return
+        if logs["row"]["eval_loss"] is None:
+            print(f"epoch {len(self.rows)}: outputs for eval pictures are not finite; they count as wrong. Where that "
+                  "stays so, lower base_lr (--base-lr)", flush=True)
         with atomic_write(self.path) as file:
             file.write(pd.DataFrame(self.rows).to_csv(index=False, float_format="%.8g").encode())
 
 
 class BestModel(paddle.callbacks.Callback):
-    """Keep the weights of the epoch with the highest eval top-1 (the first one, among equals) in the run's folder."""
+    """Keep the weights of the epoch with the highest eval top-1 (the first one, among equals) in the run's folder.
 
-    def __init__(self, path: Path | str, rows: Iterable[Row] = ()) -> None:
+    metadata: what `save_weights` stores with them.
+    """
+
+    def __init__(self, path: Path | str, rows: Iterable[Row] = (),
+                 metadata: Mapping[str, str] | None = None) -> None:
         super().__init__()
-        self.path, self.best = Path(path), max((row["eval_top1"] for row in rows), default=-1.0)
+        self.path, self.metadata = Path(path), metadata
+        self.best = max((row["eval_top1"] for row in rows), default=-1.0)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         if logs["row"]["eval_top1"] > self.best:
             self.best = logs["row"]["eval_top1"]
-            save_weights(self.model.network, self.path)
+            save_weights(self.model.network, self.path, self.metadata)
 
 
 def out_of_patience(rows: Sequence[Row], patience: int | None) -> bool:
@@ -127,17 +173,20 @@ class VisualDLLog(paddle.callbacks.Callback):
         self.folder = str(folder)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
+        self.writer: Any = None
+        if os.path.expanduser("~") == "~":  # it would make a folder of that name wherever we are
+            print("no curves for VisualDL: no home folder is known for this user; set HOME to a folder", flush=True)
+            return
         try:
             from visualdl import LogWriter  # here, because it takes a second to import
         except ImportError as error:
             print(f"no curves for VisualDL: {missing_package('visualdl') or error}", flush=True)
-            self.writer: Any = None
             return
         self.writer = LogWriter(logdir=self.folder)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         for key, value in logs["row"].items() if self.writer else ():
-            if key != "epoch":
+            if key != "epoch" and value is not None:
                 self.writer.add_scalar(tag=key.replace("_", "/", 1), value=value, step=logs["row"]["epoch"])
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -162,7 +211,8 @@ class Progress(paddle.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         self.bar.close()
         row = logs["row"]
-        print(f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.3f} (eval {row['eval_loss']:.3f})  "
+        loss = "not finite" if row["eval_loss"] is None else f"{row['eval_loss']:.3f}"
+        print(f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.3f} (eval {loss})  "
               f"top-1 {row['train_top1']:6.1%} (eval {row['eval_top1']:6.1%})  lr {row['lr']:.4f}  "
               f"{row['images_per_s']:.0f} images/s{self._left(row)}", flush=True)
 
@@ -173,11 +223,12 @@ class Progress(paddle.callbacks.Callback):
 
 
 class Checkpoint(paddle.callbacks.Callback):
-    """Store everything a killed run needs to go on from the end of this epoch."""
+    """Store everything a killed run needs to go on from the end of this epoch; run: the run's id."""
 
-    def __init__(self, folder: Path | str, rows: list[Row]) -> None:
+    def __init__(self, folder: Path | str, rows: list[Row], run: str | None = None) -> None:
         super().__init__()
-        self.folder, self.rows = Path(folder), rows
+        self.folder, self.rows, self.run = Path(folder), rows, run
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        save_checkpoint(self.folder, self.model.network, self.model._optimizer, self.rows)
+        save_checkpoint(self.folder, self.model.network, self.model._optimizer, self.rows,
+                        getattr(self.model, "_scaler", None), self.run)

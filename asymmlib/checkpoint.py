@@ -2,25 +2,34 @@
 
 One file appears under its name only when it is complete on disk, nothing in it is a pickle, and the two newest are
 kept. Tensors are stored under the network's own parameter names, so a checkpoint fits a network built in any process.
+A SHA-256 over all of them and the metadata stands beside: one flipped bit is seen when the file is read.
 Notebook 03, section 5, shows where they lie in the folder of a run.
 """
 import json
+import re
 from pathlib import Path
 
 import paddle
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from asymmlib.base.files import atomic_write
+from asymmlib.weights.own import DAMAGE, DIGEST, digest
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["is_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 KEPT = 2
+PATTERN = "epoch-*.safetensors"
+OLD = {"schedule", "rows"}  # all that the metadata had before there were digests
 
 
 def save_checkpoint(folder: Path, network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer,
-                    rows: list[dict[str, float]]) -> None:
-    """Write `epoch-NNNN.safetensors` after epoch `len(rows)` and remove all but the newest two."""
+                    rows: list[dict[str, float]], scaler: paddle.amp.GradScaler | None = None,
+                    run: str | None = None) -> None:
+    """Write `epoch-NNNN.safetensors` after epoch `len(rows)` and remove all before it but one.
+
+    scaler: the `paddle.amp.GradScaler` of mixed precision. run: id of the run that it belongs to.
+    """
     names = _parameter_names(network)
     tensors = {f"network/{name}": value.numpy() for name, value in network.state_dict().items()}
     schedule = {}
@@ -30,30 +39,75 @@ def save_checkpoint(folder: Path, network: paddle.nn.Layer, optimizer: paddle.op
         else:
             owner = next(name for name in names if key.startswith(name + "_"))
             tensors[f"optimizer/{names[owner]}/{key[len(owner) + 1:]}"] = value.numpy()
+    facts = {"schedule": schedule, "rows": rows, "scaler": _plain(scaler.state_dict()) if scaler else {}, "run": run}
+    metadata = {key: json.dumps(value, allow_nan=False) for key, value in facts.items()}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / f"epoch-{len(rows):04d}.safetensors") as file:
-        file.write(save(tensors, metadata={"schedule": json.dumps(schedule), "rows": json.dumps(rows)}))
-    for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEPT]:
-        old.unlink()
+        file.write(save(tensors, metadata=metadata | {DIGEST: digest(tensors, metadata)}))
+    for old in folder.glob(PATTERN):
+        if re.fullmatch(r"epoch-\d+", old.stem) and int(old.stem[6:]) <= len(rows) - KEPT:
+            old.unlink()
 
 
-def load_checkpoint(folder: Path | str, network: paddle.nn.Layer,
-                    optimizer: paddle.optimizer.Optimizer) -> list[dict[str, float]]:
-    """Put the newest readable checkpoint of a folder back; return its history rows, [] where there is none.
+def load_checkpoint(folder: Path | str, network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer,
+                    scaler: paddle.amp.GradScaler | None = None,
+                    run: str | None = None) -> list[dict[str, float]]:
+    """Put the newest good checkpoint of a folder back; return its history rows, [] where there is none at all.
 
-    A damaged file is named in a printed line and the one before is taken.
+    A file that is damaged, of another run or of another network is named in a printed line and the one before is taken.
+    Raises `ValueError` where there are some and none of them is good: nothing is lost by that.
     """
-    for path in sorted(Path(folder).glob("epoch-*.safetensors"), reverse=True):
+    paths = sorted(Path(folder).glob(PATTERN), reverse=True)
+    for path in paths:
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata()
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError) as error:
+            tensors, facts = _read(path)
+            if run is not None and facts.get("run", run) != run:
+                raise ValueError("it is of another run")
+            _check(tensors, network)
+        except DAMAGE as error:
             print(f"checkpoint {path.name} is damaged ({error}); going back to the one before", flush=True)
             continue
-        _restore(network, optimizer, tensors, json.loads(metadata["schedule"]))
-        return json.loads(metadata["rows"])
+        _restore(network, optimizer, tensors, facts["schedule"])
+        if scaler is not None and facts.get("scaler"):
+            scaler.load_state_dict(facts["scaler"])
+        return facts["rows"]
+    if paths:
+        raise ValueError(f"none of the {len(paths)} checkpoints in {folder} can be used (see above): put a good copy "
+                         "there, or start over with fresh=True (--fresh)")
     return []
+
+
+def is_checkpoint(path: Path | str) -> bool:
+    """Whether a file is a whole checkpoint that this library wrote, of whatever run."""
+    try:
+        return bool(_read(path))
+    except DAMAGE:
+        return False
+
+
+def _read(path):
+    """({name: array}, {fact: value}) of a checkpoint whose digest is right; raises one of `DAMAGE`."""
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    expected = metadata.pop(DIGEST, None)
+    if metadata.keys() != OLD and expected != digest(tensors, metadata):
+        raise ValueError("its content is not what was written: the SHA-256 differs")
+    facts = {key: json.loads(value) for key, value in metadata.items()}
+    if not isinstance(facts["rows"], list) or not isinstance(facts["schedule"], dict):
+        raise ValueError("its metadata are of another kind")
+    return tensors, facts
+
+
+def _check(tensors, network):
+    """Raise `ValueError` unless names and shapes are those of this network and of an optimiser of its parameters."""
+    own = {f"network/{name}": list(value.shape) for name, value in network.state_dict().items()}
+    slots = {key.rsplit("/", 1)[-1] for key in tensors if key.startswith("optimizer/")}
+    own |= {f"optimizer/{name}/{slot}": list(value.shape) for name, value in network.named_parameters()
+            for slot in slots if not value.stop_gradient}
+    wrong = sorted(own.keys() ^ tensors.keys()) or [key for key in own if list(tensors[key].shape) != own[key]]
+    if wrong:
+        raise ValueError(f"it is of another network: {wrong[0]}" + (f" and {len(wrong) - 1} more" * (len(wrong) > 1)))
 
 
 def _restore(network, optimizer, tensors, schedule):
@@ -66,6 +120,11 @@ def _restore(network, optimizer, tensors, schedule):
             _, structural, slot = key.split("/")
             state[f"{own_names[structural]}_{slot}"] = paddle.to_tensor(value)
     optimizer.set_state_dict(state)
+
+
+def _plain(state):
+    """A scaler's state for JSON: its scale is an array of one number."""
+    return {key: value.item() if hasattr(value, "item") else value for key, value in state.items()}
 
 
 def _parameter_names(network):

@@ -8,9 +8,9 @@ import numpy as np
 import paddle
 from numpy.typing import ArrayLike
 
-from asymmlib.base import parallel
+from asymmlib.base import interrupts, parallel
 
-__all__ = ["Evaluation", "evaluate", "softmax"]
+__all__ = ["Evaluation", "check_finite", "evaluate", "softmax"]
 
 
 def softmax(logits: ArrayLike) -> np.ndarray:
@@ -33,15 +33,22 @@ class Evaluation:
         return self.logits.argmax(axis=1)
 
     @property
+    def right(self) -> np.ndarray:
+        """Whether each picture's largest logit is the right one: bool `[N]`; logits that are not finite are wrong."""
+        return (self.predicted == self.labels) & np.isfinite(self.logits).all(axis=1)
+
+    @property
     def top1(self) -> float:
-        """Share of pictures whose largest logit is the right one, 0 to 1."""
-        return float((self.predicted == self.labels).mean())
+        """Share of the pictures that are right, 0 to 1."""
+        return float(self.right.mean())
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy over all pictures, in nats."""
-        chosen = softmax(self.logits)[np.arange(len(self.labels)), self.labels]
-        return float(-np.log(np.maximum(chosen, 1e-300)).mean())
+        logits = np.asarray(self.logits, dtype=np.float64)
+        shifted = logits - logits.max(axis=1, keepdims=True)  # log-softmax: exact however small the probability
+        chosen = shifted[np.arange(len(self.labels)), self.labels] - np.log(np.exp(shifted).sum(axis=1))
+        return float(-chosen.mean())
 
     def confusion(self) -> np.ndarray:
         """Counts `[C, C]`: row = true class, column = predicted class."""
@@ -49,16 +56,31 @@ class Evaluation:
         return np.bincount(self.labels * size + self.predicted, minlength=size**2).reshape(size, size)
 
 
-def evaluate(network: paddle.nn.Layer, pictures: paddle.io.Dataset, batch_size: int = 64) -> Evaluation:
+def evaluate(network: paddle.nn.Layer, pictures: paddle.io.Dataset, batch_size: int = 64,
+             finite: bool = False) -> Evaluation:
     """Run a network over one split of `Pictures` in eval mode, without gradients; its mode is put back afterwards.
 
     Of several processes each takes a part, and all get the whole result, in which every picture counts once.
+    Outputs that are not finite count as wrong and make the loss nan; with `finite` they raise `FloatingPointError`.
     """
     training, logits = network.training, []
     network.eval()
-    with paddle.no_grad():
+    with paddle.no_grad(), interrupts.postponed():
         for images, _ in paddle.io.DataLoader(parallel.share(pictures), batch_size=batch_size):
+            interrupts.check()
             logits.append(network(images).numpy())
     if training:
         network.train()
-    return Evaluation(parallel.gather(np.concatenate(logits), len(pictures)), pictures.labels)
+    result = Evaluation(parallel.gather(np.concatenate(logits), len(pictures)), pictures.labels)
+    if finite:
+        check_finite(result.logits)
+    return result
+
+
+def check_finite(logits: np.ndarray) -> None:
+    """Raise `FloatingPointError` unless all logits `[N, C]` are finite numbers."""
+    bad = int((~np.isfinite(logits)).any(axis=1).sum())
+    if bad:
+        raise FloatingPointError(f"the network's outputs are not finite for {bad} of {len(logits)} pictures: its "
+                                 "weights have grown beyond what float32 holds (train with a lower base_lr), or are "
+                                 "damaged")

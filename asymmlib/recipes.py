@@ -5,7 +5,8 @@ article, it does so on purpose, under a field of its own, so that the price of e
 reads one in section 2 and shows what a schedule really does in section 3.
 """
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "RECIPES",
     "SCHEDULES",
     "Recipe",
+    "as_recorded",
     "get_recipe",
     "shorten",
 ]
@@ -165,6 +167,12 @@ RECIPES = {recipe.name: recipe for recipe in (
            warmup_epochs=5, weight_decay=3e-5, decay_bias_and_norm=False, label_smoothing=0.1,
            augmentation="crop-flip"),
 )}
+
+
+def as_recorded(fields_of_run: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a run's record, with what runs did before a field existed that the record has not got."""
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    return {**defaults, **BEFORE, **fields_of_run}
 
 
 def get_recipe(name: str | None = None) -> Recipe:

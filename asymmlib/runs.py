@@ -1,11 +1,13 @@
 """Trained networks: the folder of a run, how to open it, and the one record that everybody uses a network by.
 
-`runs/<name>/` holds run.json (model, recipe, data, environment, result), history.csv (one row per epoch),
-best.safetensors and last.safetensors (weights), checkpoints/ and visualdl/. One run never writes into another's folder.
+`runs/<name>/` holds run.json (id, model, recipe, data, sessions, result), manifest.csv (its pictures), history.csv (one
+row per epoch), best.safetensors and last.safetensors (weights), checkpoints/ and visualdl/. Weights carry the run's id:
+those of another run are not used under this one's classes. One run never writes into another's folder.
 A `Classifier` is a network ready for use, out of a run or out of the weights that come with the book. Notebook 03,
 section 5, looks into the folder of a run; notebook 05, section 1, opens runs and measures their networks again.
 """
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,10 @@ import pandas as pd
 
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import runs_dir
-from asymmlib.recipes import BEFORE
+from asymmlib.base.tables import read_table
+from asymmlib.data.changes import check_evaluation
+from asymmlib.data.manifest import manifest_hash, read_manifest
+from asymmlib.recipes import BEFORE, Recipe, as_recorded
 from asymmlib.weights.released import find_released
 
 if TYPE_CHECKING:
@@ -28,7 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LICENCE", "Classifier", "Run", "find_run", "list_runs", "load_pretrained"]
 
-KINDS = {"model": str, "settings": dict, "recipe": dict}  # what every run.json has
+# what every run.json has, and what it may have: keys and their kinds
+KINDS = {"model": str, "settings": dict, "recipe": dict}
+MORE = {"classes": list, "mean": list, "std": list, "manifest_sha256": str, "id": str, "result": dict, "pictures": dict,
+        "environment": dict, "sessions": list, "processes": int, "accelerated": bool}
+LARGEST = 16  # width and asymmetry rate: a network beyond that is an absurd value, and fills the memory
 LICENCE = "MIT"  # of all weights that this library trains; the pictures keep their own
 FIELDS = ("model", "classes", "image_size", "mean", "std", "licence")  # of a card that a Classifier has by itself
 BATCH = 64  # pictures that `Classifier.predict` holds in memory at a time
@@ -40,7 +49,7 @@ class Classifier:
 
     name: of the run or the release. model: key of `asymmlib.models.MODELS`. network: `paddle.nn.Layer` in eval mode,
     float32 `[N, 3, image_size, image_size]` -> logits `[N, len(classes)]`. mean, std: per channel, on the scale 0 to 1.
-    provenance: where the weights come from, as a dictionary for JSON.
+    provenance: where the weights come from, as a dictionary for JSON. record: what `check_evaluation` asks of a run.
     """
 
     name: str
@@ -52,6 +61,7 @@ class Classifier:
     std: tuple[float, ...]
     licence: str
     provenance: dict[str, Any]
+    record: dict[str, Any] | None = None
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -72,9 +82,15 @@ class Classifier:
         return _pictures(self.name, prepared, split, self.classes, self.image_size, self.mean, self.std)
 
     def evaluate(self, prepared: "Prepared", split: str = "eval") -> "Evaluation":
-        """`Evaluation` of the network on a split: logits, mean loss and top-1 over every picture."""
+        """`Evaluation` of the network on a split: logits, mean loss and top-1 over every picture.
+
+        Says how the pictures differ from those that were trained on. Raises `ValueError` for a "test" on pictures that
+        were trained on, and for other classes.
+        """
         from asymmlib.evaluation import evaluate
-        return evaluate(self.network, self.pictures(prepared, split))
+        if self.record is not None:
+            check_evaluation(self.name, self.record, prepared, split)
+        return evaluate(self.network, self.pictures(prepared, split), finite=True)
 
     def predict(self, paths: Iterable[Path | str]) -> np.ndarray:
         """Class probabilities float64 `[len(paths), len(classes)]` of picture files, in batches of bounded memory.
@@ -83,13 +99,16 @@ class Classifier:
         """
         import paddle
 
+        from asymmlib.base import interrupts
         from asymmlib.data.pictures import load_picture, normalise
-        from asymmlib.evaluation import softmax
+        from asymmlib.evaluation import check_finite, softmax
         paths, rows = list(paths), [np.empty((0, len(self.classes)))]
         for start in range(0, len(paths), BATCH):
             pixels = np.stack([load_picture(path, self.image_size) for path in paths[start:start + BATCH]])
-            with paddle.no_grad():
-                rows.append(softmax(self.network(paddle.to_tensor(normalise(pixels, self.mean, self.std))).numpy()))
+            with paddle.no_grad(), interrupts.postponed():
+                logits = self.network(paddle.to_tensor(normalise(pixels, self.mean, self.std))).numpy()
+            check_finite(logits)
+            rows.append(softmax(logits))
         return np.concatenate(rows)
 
 
@@ -104,7 +123,7 @@ def load_pretrained(name: str, folder: Path | str | None = None) -> Classifier:
     return _classifier(name, card, card["image_size"], path, card["licence"], provenance)
 
 
-def _classifier(name, info, image_size, path, licence, provenance):
+def _classifier(name, info, image_size, path, licence, provenance, record=None):
     """A `Classifier` of what a card or a run.json says, with the weights of a file."""
     from asymmlib.models import create_model, treat
     from asymmlib.weights.own import load_weights
@@ -114,14 +133,16 @@ def _classifier(name, info, image_size, path, licence, provenance):
     load_weights(network, path)
     network.eval()
     return Classifier(name, info["model"], network, tuple(info["classes"]), image_size, tuple(info["mean"]),
-                      tuple(info["std"]), licence, provenance)
+                      tuple(info["std"]), licence, provenance, record)
 
 
 def _pictures(name, prepared, split, classes, image_size, mean, std):
     """A split as a network saw it in training. `ValueError` where it knows other classes."""
     from asymmlib.dataset import Pictures
     if list(prepared.class_names) != list(classes):
-        raise ValueError(f"run {name} knows other classes than {prepared.name}; pass its data with --data")
+        odd = sorted(set(prepared.class_names) ^ set(classes))
+        raise ValueError(f"run {name} knows other classes than {prepared.name} ({', '.join(odd[:5]) or 'another order'}"
+                         f"{' ...' if len(odd) > 5 else ''}); pass its data with --data")
     return Pictures(prepared, split, image_size, mean=mean, std=std)
 
 
@@ -144,8 +165,8 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """DataFrame with one row per epoch; columns in `asymmlib.callbacks.EpochLog`."""
-        return pd.read_csv(self.folder / "history.csv")
+        """DataFrame with one row per epoch; columns in `asymmlib.callbacks.EpochLog`. `ValueError` if damaged."""
+        return read_table(self.folder / "history.csv", ("epoch",))
 
     def classifier(self, which: str = "last") -> Classifier:
         """The `Classifier` of a run: its weights after the "last" epoch, or the "best" by the eval split.
@@ -154,10 +175,30 @@ class Run:
         """
         if which not in ("last", "best"):
             raise ValueError(f"unknown weights {which!r}; known: last, best")
+        from asymmlib.weights.own import read_metadata
+        path = self.folder / f"{which}.safetensors"
+        if not path.is_file() or read_metadata(path).get("run") != self.info.get("id"):
+            raise FileNotFoundError(f"run {self.name} has no {which} weights yet ({path}): give its train command "
+                                    "again, which goes on from the last finished epoch")
         keys = ("settings", "recipe", "manifest_sha256", "pictures", "environment", "result")
         provenance = {"run": self.name, "weights": which, **{key: self.info[key] for key in keys if key in self.info}}
-        return _classifier(self.name, self.info, self.info["recipe"]["image_size"],
-                           self.folder / f"{which}.safetensors", LICENCE, provenance)
+        record = {"manifest": self.manifest, "sha256": self.info.get("manifest_sha256"), "recipe": self.info["recipe"]}
+        return _classifier(self.name, self.info, self.info["recipe"]["image_size"], path, LICENCE, provenance, record)
+
+    @property
+    def manifest(self) -> pd.DataFrame | None:
+        """The manifest of the pictures that the run was begun with; None for a run that did not keep it.
+
+        Raises `ValueError` for one that is damaged or not this run's.
+        """
+        path = self.folder / "manifest.csv"
+        if not path.is_file():
+            return None
+        frame = read_manifest(path)
+        if manifest_hash(frame) != self.info.get("manifest_sha256"):
+            raise ValueError(f"{path} is not the manifest of its run.json: put the right one back, or remove it, and "
+                             "what changed since training is not told")
+        return frame
 
     def network(self, which: str = "last") -> "paddle.nn.Layer":
         """The run's network in eval mode: `classifier(which).network`."""
@@ -175,7 +216,7 @@ class Run:
         """Return the run with changed info, after storing it."""
         run = Run(self.folder, {**self.info, **changes})
         with atomic_write(self.folder / "run.json") as file:
-            file.write((json.dumps(run.info, indent=1, ensure_ascii=False) + "\n").encode())
+            file.write((json.dumps(run.info, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
         return run
 
 
@@ -192,15 +233,41 @@ def find_run(name: Path | str) -> Run:
 
 
 def _read_info(path):
+    """The content of a run.json; `ValueError` that names the file and what is wrong in it."""
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
         wrong = [key for key, kind in KINDS.items() if not isinstance(info[key], kind)]
+        wrong += [key for key, kind in MORE.items() if key in info and not isinstance(info[key], kind)]
+        wrong = wrong or list(_odd(info))
     except (ValueError, LookupError, TypeError, RecursionError) as error:  # no JSON, no object, a missing key
         raise ValueError(f"{path} is damaged or not of a run ({type(error).__name__}: {error}); train the run anew or "
                          "remove its folder") from error
     if wrong:
-        raise ValueError(f"{path} is not of a run: its {', '.join(wrong)} is of another kind")
+        raise ValueError(f"{path} is not of a run: its {', '.join(wrong)} is of another kind, or no value that a run "
+                         "can have; put a good copy back, or train the run anew (--fresh)")
     return info
+
+
+def _odd(info):
+    """Keys of a run.json whose values no run can have; a recipe says by itself what is wrong with it."""
+    Recipe(**as_recorded(info["recipe"]))
+    for key, value in info["settings"].items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+            yield f"settings ({key})"
+    classes = info.get("classes", ["a", "b"])
+    if not all(isinstance(name, str) for name in classes) or len(set(classes)) != len(classes) or len(classes) < 2:
+        yield "classes"
+    for key, least in (("mean", -math.inf), ("std", 0.0)):
+        values = info.get(key, [1.0] * 3)
+        if len(values) != 3 or not all(isinstance(v, int | float) and least < v < math.inf for v in values):
+            yield key
+    tops = [info["result"].get(key) for key in ("last_eval_top1", "best_eval_top1")] if "result" in info else []
+    if not all(isinstance(top, int | float) and 0 <= top <= 1 for top in tops):
+        yield "result"
+
+
+def _no_constant(text):
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def list_runs() -> list[Run]:

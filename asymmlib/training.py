@@ -6,22 +6,18 @@ the schedule in section 3 and the loop, by hand, in section 4.
 """
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 import paddle
 import paddle.nn.functional as F
-from filelock import FileLock
 from paddle.optimizer import lr as schedules
 
 from asymmlib import callbacks as cb
-from asymmlib.base import parallel
+from asymmlib.base import interrupts, parallel
 from asymmlib.base.environment import environment
-from asymmlib.base.files import checksum, sweep
-from asymmlib.base.folders import runs_dir
+from asymmlib.base.files import checksum
 from asymmlib.checkpoint import load_checkpoint
 from asymmlib.data.manifest import manifest_hash
 from asymmlib.data.sources import Prepared, prepare
@@ -29,8 +25,9 @@ from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
 from asymmlib.fast import accelerate, is_accelerated
 from asymmlib.models import create_model, treat
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet
-from asymmlib.recipes import BEFORE, Recipe
-from asymmlib.runs import Run, find_run
+from asymmlib.opening import locked_run, open_run, run_folder
+from asymmlib.recipes import Recipe
+from asymmlib.runs import Run
 from asymmlib.weights.own import load_weights, save_weights
 
 __all__ = ["make_loss", "make_optimizer", "make_pictures", "make_schedule", "run_name", "train", "zero_last_gamma"]
@@ -42,13 +39,14 @@ def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmr
     """Train a model by a `Recipe` and return its `Run`.
 
     A finished run of the same settings is opened instead, an interrupted one goes on at its last checkpoint; both
-    are said in a printed line. `fresh=True` starts over. `prepared` is the data (None: what the recipe or
-    `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a safetensors file to start from in
-    place of random weights (`asymmlib.weights.convert` makes one of the authors' files); `new_head` leaves its last
-    layer out.
+    are said in a printed line. `fresh=True` starts over; nothing is deleted without it. `prepared` is the data (None:
+    what the recipe or `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a safetensors file
+    to start from in place of random weights (`asymmlib.weights.convert` makes one of the authors' files); `new_head`
+    leaves its last layer out.
     Started by Paddle's launcher, all processes call this and share the work (`asymmlib.base.parallel`); rank 0 writes.
-    Raises `ValueError` when that folder holds a run of other settings, for unknown names, and for weights that do not
-    fit; `RuntimeError` when another process of the job is lost.
+    Raises `ValueError` when that folder holds a run of other settings or something else, for unknown names, for weights
+    that do not fit, and for processes that do not agree; `FloatingPointError` for a loss or weights that are not
+    finite; `RuntimeError` when another process of the job is lost.
     """
     settings = {key: value for key, value in (("width", width), ("asymmrate", asymmrate)) if value is not None}
     if prepared is None:
@@ -62,15 +60,23 @@ def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmr
     elif new_head:
         raise ValueError("new_head (--new-head) needs start (--start): a file of weights whose head is replaced")
     build = partial(_build, model_name, len(prepared.class_names), settings, recipe, start, new_head)
+    folder = run_folder(run_name(model_name, recipe, settings) if name is None else name)
     build()  # wrong names, settings and weights end here, early
-    folder = runs_dir() / (name or run_name(model_name, recipe, settings))
-    with _locked(folder), parallel.lost_rank_told():
-        with parallel.in_turn(parallel.rank()):
-            run = _open(folder, settings_of_run, fresh and not parallel.rank())
-        if run.finished:
-            print(f"run {run.name} is finished: loaded, not trained (fresh=True trains anew)", flush=True)
-            return run
-        return _fit(run, recipe, prepared, build)
+    with parallel.lost_rank_told():
+        parallel.agree(settings_of_run | {"recipe": {**recipe.as_dict(), "data": None}})
+        if parallel.rank():  # the lock and the record are rank 0's
+            return _open_and_fit(folder, recipe, prepared, build, settings_of_run, fresh)
+        with locked_run(folder, fresh):
+            return _open_and_fit(folder, recipe, prepared, build, settings_of_run, fresh)
+
+
+def _open_and_fit(folder, recipe, prepared, build, wanted, fresh):
+    run = Run(folder, parallel.from_first(lambda: open_run(folder, wanted, prepared.manifest, fresh).info))
+    interrupts.promise(f"the same command{' without --fresh' if fresh else ''} goes on from the last finished epoch")
+    if run.finished:
+        print(f"run {run.name} is finished: loaded, not trained (fresh=True trains anew)", flush=True)
+        return run
+    return _fit(run, recipe, prepared, build)
 
 
 def run_name(model_name: str, recipe: Recipe, settings: Mapping[str, float]) -> str:
@@ -78,36 +84,6 @@ def run_name(model_name: str, recipe: Recipe, settings: Mapping[str, float]) -> 
     parts = [model_name, *(f"{key}{value:g}" for key, value in settings.items()), recipe.name,
              cast(str, recipe.data), f"seed{recipe.seed}"]  # `train` has named the data
     return "-".join(parts)
-
-
-@contextmanager
-def _locked(folder):
-    """Keep other jobs out of a run's folder: a second one waits, then opens the finished run."""
-    if parallel.rank():  # the lock is rank 0's
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        for place in (folder, folder / "checkpoints"):
-            sweep(place)  # what a killed job left
-        yield
-
-
-def _open(folder, settings, fresh):
-    """The run in this folder, checked against what is asked for; a new one where there is none."""
-    if not (folder / "run.json").exists() or fresh:
-        for path in (folder / "checkpoints").glob("*"):
-            path.unlink()
-        return Run(folder, settings).write()
-    run = find_run(folder)
-    # a run from before a field of the recipe existed did what is now the field's default, or what BEFORE says
-    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING} | BEFORE
-    known = {**run.info, "recipe": {**defaults, **run.info.get("recipe", {})}}
-    different = [key for key in dict.fromkeys((*settings, "start")) if known.get(key) != settings.get(key)]
-    if different:
-        raise ValueError(f"{folder} holds a run with another {', '.join(different)}; give this run another name, or "
-                         "fresh=True (--fresh) to replace it")
-    return run
 
 
 def _build(model_name, num_classes, settings, recipe, start, new_head):
@@ -132,34 +108,51 @@ def _fit(run, recipe, prepared, build):
     if parallel.ranks() > 1:  # the fast kernels normalise within one process, so they stay out
         parallel.share_norms(network)
     elif recipe.accelerate and paddle.device.get_device() == "cpu":
-        accelerate(network)
-    rows = load_checkpoint(run.folder / "checkpoints", network, optimizer)
+        with interrupts.postponed():
+            accelerate(network)
+    model = _model(network, optimizer, recipe)
+    rows = load_checkpoint(run.folder / "checkpoints", network, optimizer, getattr(model, "_scaler", None),
+                           run.info.get("id"))
+    parallel.agree({"the run": run.info.get("id"), "the last finished epoch": len(rows)})
     run = _record(run, classes=prepared.class_names, mean=list(train_set.mean), std=list(train_set.std),
-                  pictures={"train": len(train_set), "eval": len(eval_set)}, processes=parallel.ranks(),
-                  accelerated=is_accelerated(network), environment=environment())
-    run = _record(run, sessions=[*run.info.get("sessions", []), _session(run, len(rows))])
+                  pictures={"train": len(train_set), "eval": len(eval_set)},
+                  **_sessions(run, len(rows), is_accelerated(network)))
     if rows:
         print(f"run {run.name} goes on after epoch {len(rows)} of {recipe.epochs}", flush=True)
     started = time.perf_counter()
     if len(rows) < recipe.epochs and not cb.out_of_patience(rows, recipe.patience):
-        model = _model(network, optimizer, recipe)
         observers, log = _observers(run, recipe, loader, eval_set, rows, by_epoch)
-        model.fit(loader, epochs=recipe.epochs - len(rows), verbose=0, callbacks=observers)
+        with interrupts.postponed():
+            model.fit(loader, epochs=recipe.epochs - len(rows), verbose=0, callbacks=observers)
         rows = log.rows
     if not parallel.rank():
-        save_weights(network, run.folder / "last.safetensors")
+        save_weights(network, run.folder / "last.safetensors", _mark(run))
     return _record(run, result=_result(rows, time.perf_counter() - started))
-
-
-def _session(run, done):
-    """Where the epochs after the first `done` are trained: a run that was interrupted may go on elsewhere."""
-    facts = run.info["environment"]
-    return {"epochs_before": done, "accelerated": run.info["accelerated"], "packages": facts["packages"],
-            **{key: facts[key] for key in ("commit", "cpu", "threads", "device")}}
 
 
 def _record(run, **changes):
     return Run(run.folder, {**run.info, **changes}) if parallel.rank() else run.write(**changes)
+
+
+def _mark(run):
+    """The metadata of a run's weights: whose they are. A run from before runs had ids leaves them unmarked."""
+    return {"run": run.info["id"]} if "id" in run.info else {}
+
+
+def _sessions(run, done, accelerated):
+    """What run.json says of kernels, processes and versions: of the first session by itself, and of each one.
+
+    A session is one call of `train`; `first_epoch` is where it went on. One that ended before its first epoch did, or
+    whose epochs are done again, is replaced.
+    """
+    own = {"processes": parallel.ranks(), "accelerated": accelerated, "environment": environment()}
+    earlier = run.info.get("sessions", [])
+    if not earlier and done and "environment" in run.info:  # a run from before sessions were kept
+        earlier = [{"first_epoch": 1, **{key: run.info.get(key) for key in own}}]
+    earlier = [session for session in earlier if session["first_epoch"] <= done]
+    same = earlier and {key: earlier[-1][key] for key in own} == own
+    sessions = earlier if same else [*earlier, {"first_epoch": done + 1, **own}]
+    return {"sessions": sessions, **{key: sessions[0][key] for key in own}}
 
 
 def _model(network, optimizer, recipe):
@@ -171,6 +164,8 @@ def _model(network, optimizer, recipe):
     model = paddle.Model(network)
     model.prepare(optimizer, parallel.SharedLoss(loss) if parallel.ranks() > 1 else loss, paddle.metric.Accuracy(),
                   amp_configs="O1" if amp else None)
+    if amp:  # as the first batch would; here, so that a checkpoint's state can go into it
+        model._scaler = paddle.amp.GradScaler(**model._adapter._amp_configs)
     return model
 
 
@@ -178,11 +173,11 @@ def _observers(run, recipe, loader, eval_set, rows, by_epoch):
     """The callbacks of `fit` in their order, and the one that holds the rows. Those that write are for rank 0."""
     log = cb.EpochLog(eval_set, run.folder / "history.csv", rows)
     writers = [] if parallel.rank() else [
-        cb.BestModel(run.folder / "best.safetensors", rows), cb.VisualDLLog(run.folder / "visualdl"),
+        cb.BestModel(run.folder / "best.safetensors", rows, _mark(run)), cb.VisualDLLog(run.folder / "visualdl"),
         cb.Progress(recipe.epochs, len(rows))]
-    last = [] if parallel.rank() else [cb.Checkpoint(run.folder / "checkpoints", log.rows)]
+    last = [] if parallel.rank() else [cb.Checkpoint(run.folder / "checkpoints", log.rows, run.info.get("id"))]
     schedule = paddle.callbacks.LRScheduler(by_step=not by_epoch, by_epoch=by_epoch)
-    return [cb.Reproducible(loader, recipe.seed, len(rows)), log, *writers, schedule,
+    return [cb.Reproducible(loader, recipe.seed, len(rows)), cb.Finite(len(rows)), log, *writers, schedule,
             cb.EarlyStop(log.rows, recipe.patience), *last], log
 
 

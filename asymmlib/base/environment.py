@@ -50,10 +50,12 @@ def _commit():
     root = checkout()
     if root is None or not (root / ".git").exists():
         return None
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # set within a git hook
     try:
-        result = subprocess.run(["git", "describe", "--always", "--abbrev=12"], cwd=root, capture_output=True,
-                                text=True, timeout=10)
-        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *CODE], cwd=root, timeout=10).returncode
+        result = subprocess.run(["git", "describe", "--always", "--abbrev=12"], cwd=root, env=own,
+                                capture_output=True, text=True, timeout=10)
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *CODE], cwd=root, env=own,
+                                 timeout=10).returncode
     except (OSError, subprocess.TimeoutExpired):
         return None
     commit = result.stdout.strip()

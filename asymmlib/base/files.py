@@ -1,34 +1,62 @@
 """How a file or folder is written so that nobody ever sees half of it, and how its content is checked.
 
-Where files live is `asymmlib.base.folders`' business.
+What appears under its name is on the disk before: after a power cut there is the whole or nothing. Where files live is
+`asymmlib.base.folders`' business.
 """
+import ctypes
 import errno
 import hashlib
+import json
+import lzma
 import os
+import platform
 import shutil
+import stat
 import struct
 import tarfile
+import tokenize
 import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-__all__ = ["READ_ERRORS", "atomic_folder", "atomic_write", "checksum", "locked", "make_folder", "sweep",
-           "temporary_name", "writing_in"]
+__all__ = ["READ_ERRORS", "READ_ONLY", "atomic_folder", "atomic_write", "checksum", "locked", "make_folder",
+           "open_regular", "publish", "sweep", "temporary_name", "writing_in"]
 
 CHUNK_BYTES = 2**18
-# What the standard library raises on damaged or encrypted archives
-READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, OverflowError, IndexError, KeyError, TypeError,
-               zlib.error, struct.error, zipfile.BadZipFile, tarfile.TarError)
+# What the standard library and NumPy raise on damaged or encrypted archives and headers
+READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, OverflowError, IndexError, KeyError, TypeError, SyntaxError,
+               MemoryError, zlib.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, tarfile.TarError,
+               tokenize.TokenError)
 
-ADVICE = ("Free some space or choose a folder that you may write to: "
-          "ASYMMLIB_HOME sets the one for data, ASYMMLIB_RUNS the one for runs.")
-# What a full or failing disk answers to a write; other errors inside a block are the caller's own.
+PLACES = "ASYMMLIB_HOME sets the folder for data, ASYMMLIB_RUNS the one for runs."
+# What to do, by what the system says; other errors inside a block are the caller's own.
+FULL = f"Free some space, or choose a folder on another disk: {PLACES}"
+NOT_ALLOWED = f"Choose a folder that you may write to: {PLACES}"
+IN_THE_WAY = f"A file stands where a folder is needed: move it, or choose another folder: {PLACES}"
+MANY_OPEN = "Too many files are open: close other programs, or raise the limit (ulimit -n)."
+REMEDIES = {
+    errno.ENOSPC: FULL, errno.EDQUOT: FULL,
+    errno.EACCES: NOT_ALLOWED, errno.EPERM: NOT_ALLOWED, errno.EROFS: NOT_ALLOWED,
+    errno.ENOTDIR: IN_THE_WAY, errno.EEXIST: IN_THE_WAY,
+    errno.EISDIR: "A folder stands where a file is needed: move it, or choose another name.",
+    errno.ENAMETOOLONG: "Choose shorter names, or a folder nearer to the root: most systems allow names of 255 bytes, "
+                        "which are 85 Chinese characters.",
+    errno.EINVAL: "The file system does not accept that name: choose another one.",
+    errno.EMFILE: MANY_OPEN, errno.ENFILE: MANY_OPEN,
+    errno.EIO: f"The disk fails: save what is on it, and choose a folder on another one: {PLACES}",
+    errno.EFBIG: f"This file system takes no file of that size: choose a folder on another one: {PLACES}",
+}
+ELSEWHERE = f"Choose another folder: {PLACES}"
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)  # what a folder answers that may be read and not written
+SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
+           stat.S_IFDIR: "a folder"}
+# What a full or failing disk answers to a write
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -38,11 +66,12 @@ def writing_in(folder: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if ADVICE in str(error):  # told already, further in
+        if "cannot write in" in str(error):  # told already, further in
             raise
         reason = error.strerror or str(error) or type(error).__name__
         kind = type(error) if type(error).__module__ == "builtins" else OSError  # others take other arguments
-        raise kind(error.errno or errno.EACCES, f"cannot write in {folder} ({reason}). {ADVICE}") from error
+        number = error.errno or errno.EACCES
+        raise kind(number, f"cannot write in {folder} ({reason}). {REMEDIES.get(number, ELSEWHERE)}") from error
 
 
 def make_folder(path: Path | str) -> Path:
@@ -76,7 +105,8 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file for writing that appears under its name only when it is complete.
 
     The bytes go to a hidden temporary name in the same folder, are flushed to disk, then renamed over `path`. If the
-    block raises, or the process is killed, the old file is still whole. Text mode writes UTF-8 with LF line ends.
+    block raises, the process is killed or the power fails, the old file is still whole. Text mode writes UTF-8 with LF
+    line ends.
 
     path: file to write; its folder is created. mode: "wb" or "w".
     Raises: `PermissionError` or another `OSError`, naming the folder and the settings that move it; `ValueError` for
@@ -92,10 +122,7 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
             file = open(temporary, mode, **text)  # noqa: SIM115 - closed below, where the block's errors are its own
         with file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        with writing_in(folder):
-            os.replace(temporary, path)
+        publish(temporary, path)
     except BaseException as error:  # Ctrl-C leaves no litter either
         with suppress(OSError):
             temporary.unlink()
@@ -103,6 +130,44 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
             with writing_in(folder):
                 raise
         raise
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a complete file its name: its bytes are on the disk before, the name after. Raises `OSError`."""
+    with writing_in(Path(path).parent):
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(Path(path).parent)
+
+
+def _flush(path):
+    """Wait until a file, or the names in a folder, are on the disk; Windows knows no such thing of a folder."""
+    if os.name == "nt" and Path(path).is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def _flush_tree(folder):
+    """Wait until all files below a folder are on the disk: in one call of Linux, else one by one."""
+    if platform.system() == "Linux":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            if not ctypes.CDLL(None, use_errno=True).syncfs(handle):
+                return
+        except AttributeError:  # a C library without it
+            pass
+        finally:
+            os.close(handle)
+    for place, _, names in os.walk(folder):
+        for path in (*(Path(place, name) for name in names), place):
+            _flush(path)
 
 
 @contextmanager
@@ -117,39 +182,80 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         with writing_in(path.parent):
+            _flush_tree(temporary)
             try:
                 os.rename(temporary, path)
             except OSError:
                 if not path.is_dir():
                     raise
+            _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def locked(path: Path | str) -> Iterator[None]:
-    """Let one process at a time into the block: the others wait, and say so. The lock ends with its process.
+def locked(path: Path | str, lock: Path | None = None) -> Iterator[None]:
+    """Let one process at a time into the block: the others wait, and say for whom. The lock ends with its process.
 
-    path: what the block makes; the lock is the file `.<name>.lock` beside it. Raises `OSError` as `make_folder` does.
+    path: what the block makes. lock: the lock's file, by default `.<name>.lock` beside `path`; who holds it stands in
+    the file with `.owner` at its end. Raises `OSError` as `make_folder` does.
     """
     path = Path(path)
-    lock = FileLock(make_folder(path.parent) / f".{path.name}.lock")
-    with writing_in(path.parent):
+    file = Path(lock or path.with_name(f".{path.name}.lock"))
+    owner, handle = file.with_name(f"{file.name}.owner"), FileLock(make_folder(file.parent) / file.name)
+    with writing_in(file.parent):
         try:
-            lock.acquire(timeout=0)
+            handle.acquire(timeout=0)
         except Timeout:
-            print(f"waiting for another process that works on {path}")
-            lock.acquire()
+            print(f"waiting for another process that works on {path}{_told(owner)}", flush=True)
+            handle.acquire()
     try:
+        with suppress(OSError):  # only for who waits
+            owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
         yield
     finally:
-        lock.release()
+        with suppress(OSError):
+            owner.unlink()
+        handle.release()
+
+
+def _told(owner):
+    try:
+        holder = json.loads(owner.read_text(encoding="utf-8"))
+        return f": process {holder['pid']} on {holder['host']}; Ctrl-C gives up"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "; Ctrl-C gives up"
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a file for reading bytes, if it is one: a pipe would never end, a device may do anything when it is read.
+
+    Raises `ValueError` that names what else it is; `FileNotFoundError` and other `OSError` as `open` does.
+    """
+    return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path, flags):
+    _check_regular(path, os.stat(path))
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # it may have become a pipe meanwhile
+    try:
+        _check_regular(path, os.fstat(descriptor))
+    except ValueError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(path, status):
+    if not stat.S_ISREG(status.st_mode):
+        kind = SPECIAL.get(stat.S_IFMT(status.st_mode), "something else")
+        raise ValueError(f"{path} is {kind}, not a file: nothing is read from it")
 
 
 def checksum(path: Path | str, algorithm: str = "sha256") -> str:
-    """Hex digest of a file's content; `algorithm` is any name that `hashlib.new` knows."""
+    """Hex digest of a file's content; `algorithm` is any name that `hashlib.new` knows. Raises as `open_regular`."""
     digest = hashlib.new(algorithm)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

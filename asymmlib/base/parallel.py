@@ -6,19 +6,26 @@ norm and loss over the whole batch, results joined, files written by rank 0 alon
 here gives back what it was given.
 """
 import functools
+import json
 import os
 import re
 import signal
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import distributed, nn
 
-__all__ = ["SharedLoss", "SharedNorm", "gather", "in_turn", "local_rank", "lost_rank_told", "mean", "rank", "ranks",
-           "share", "share_norms"]
+__all__ = ["SharedLoss", "SharedNorm", "agree", "from_first", "gather", "in_turn", "local_rank", "lost_rank_told",
+           "mean", "rank", "ranks", "share", "share_norms"]
+
+
+SIOCGIFADDR = 0x8915  # Linux: ask for an interface's address
 
 
 def ranks() -> int:
@@ -44,6 +51,53 @@ def in_turn(number: int) -> Iterator[None]:
     yield
     if not number:
         _barrier()
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+    """What `function()` returns in rank 0, as data for JSON, in all processes; the others do not call it.
+
+    A `ValueError` or `OSError` of it ends all of them, with the same message.
+    """
+    if ranks() == 1:
+        return function()
+    answer: dict[str, Any] = {}
+    if not rank():
+        try:
+            answer["value"] = function()
+        except (ValueError, OSError) as error:
+            answer["error"] = str(error)
+    answer = _exchange(answer)[0]
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer["value"]
+
+
+def agree(facts: dict[str, Any]) -> None:
+    """Compare {fact: data for JSON} over the processes; `ValueError`, in all of them, for the first that differs."""
+    if ranks() == 1:
+        return
+    facts = json.loads(json.dumps(facts))
+    found = _exchange(facts)
+    for number, theirs in enumerate(found):
+        for fact, value in found[0].items():
+            if theirs.get(fact) != value:
+                raise ValueError(f"the processes do not do the same work: {fact} is {value} in process 0 and "
+                                 f"{theirs.get(fact)} in process {number}. All have to see the same runs' folder "
+                                 "(ASYMMLIB_RUNS on a shared disk) and the same pictures, and get the same command")
+
+
+def _exchange(value):
+    """The values of all processes, in the order of their ranks; as JSON, since a pickle could run code."""
+    _start()
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int32)
+    lengths = []
+    distributed.all_gather(lengths, paddle.to_tensor([len(text)], dtype="int32"))
+    lengths = [int(length.item()) for length in lengths]
+    padded, parts = np.zeros(max(lengths), np.int32), []
+    padded[:len(text)] = text
+    distributed.all_gather(parts, paddle.to_tensor(padded))
+    return [json.loads(part.numpy()[:length].astype(np.uint8).tobytes()) for part, length in
+            zip(parts, lengths, strict=True)]
 
 
 def share(pictures: paddle.io.Dataset) -> paddle.io.Dataset:
@@ -175,6 +229,25 @@ def _barrier():
         distributed.barrier()
 
 
+def interface_of(address):
+    """The name of the network interface that has an IPv4 address; None where there is none, and but on Linux."""
+    try:
+        import fcntl
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            for _, name in socket.if_nameindex():
+                with suppress(OSError):  # an interface without an address
+                    answer = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                    if socket.inet_ntoa(answer[20:24]) == address:
+                        return name
+    except (ImportError, OSError):
+        pass
+    return None
+
+
 @functools.cache
 def _start():
+    # gloo asks for the address of the host's name, which on Debian is 127.0.1.1: tell it the launcher's
+    name = interface_of(os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0])
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     distributed.init_parallel_env()

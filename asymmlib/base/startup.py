@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
+from asymmlib.base.interrupts import held
+
 __all__ = ["load_paddle", "native_noise_left_out"]
 
 # Warnings to leave out, by the beginning of their text
@@ -22,14 +24,14 @@ def load_paddle() -> ModuleType:
     """Import Paddle and return it; everything it prints, but for known noise, is passed on.
 
     Paddle fixes its number of threads at import, one unless `OMP_NUM_THREADS` says otherwise: here the default is one
-    per core.
+    per core. Its handlers of signals, which print a C++ stack, do not replace those of a command.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed):
+        with contextlib.redirect_stderr(printed), held():
             import paddle
     finally:
         for line in printed.getvalue().splitlines():

@@ -6,32 +6,41 @@ builds the rule by hand.
 """
 import csv
 import hashlib
+import io
 import re
 import unicodedata
 import warnings
-from collections import Counter
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 from tqdm import tqdm
 
-from asymmlib.base.files import atomic_write, checksum
-from asymmlib.data.archive import is_litter, safe_path
-from asymmlib.data.pictures import decode
+from asymmlib.base.files import atomic_write, checksum, open_regular
+from asymmlib.data.archive import safe_path
+from asymmlib.data.decoding import decode
+from asymmlib.data.layout import (
+    LISTED,
+    MINIMUM,
+    PICTURES,
+    SHARE_OF,
+    check_classes,
+    check_given,
+    class_entries,
+    given_split,
+    list_pictures,
+    nfc,
+    shown,
+)
 
-__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "is_picture", "is_split",
-           "list_pictures", "make_manifest", "manifest_hash", "read_manifest", "visible_entries", "write_manifest"]
+__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "list_pictures", "make_manifest",
+           "manifest_hash", "read_manifest", "write_manifest"]
 
 # path: below the folder of class folders; name: `<class>/<file>` without spaces, unique; sha256: of the file's bytes
 COLUMNS = ("path", "class", "split", "sha256", "name")
 SPLITS = ("train", "eval", "test")
-EVERY = 5  # the article's rule: of every five files in sorted order ...
+EVERY = MINIMUM  # the article's rule: of every five files in sorted order ...
 SHARES = {0: "eval", 1: "test"}  # ... the first is for evaluation, the second for the test where one is asked for
-GIVEN = {"train": "train", "val": "eval"}  # folders of a tree that is split already, as ImageNet's is
-MINIMUM = EVERY  # pictures in a class: with fewer the rule has no full round
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
-LISTED = 20  # problems shown one by one in a message
 
 
 def make_manifest(images: Path | str, test_share: bool = False, on_error: str = "error",
@@ -44,18 +53,19 @@ def make_manifest(images: Path | str, test_share: bool = False, on_error: str = 
 
     images: folder with one subfolder a class. on_error: "error" to refuse unreadable pictures, "skip" to leave them out
     with a warning. known: SHA-256 digests of pictures that were decoded before and need not be again.
-    Where `images` holds the folders `train` and `val` with class folders in each, as ImageNet does, that split is kept:
-    `val` is `eval`, and there can be no test share.
+    Where `images` holds the folders `train` and `val` with class folders in each, as ImageNet does, and maybe `test`,
+    that split is kept (`asymmlib.data.layout.given_split`): `val` is `eval`, and no test share is taken from `train`.
     Returns a DataFrame with `COLUMNS`, ordered by class and file.
     Raises `FileNotFoundError`; `ValueError` for fewer than two classes, fewer than five pictures in one, unreadable
-    pictures (listed by path), names that not every machine can hold.
+    pictures (listed by path), names that not every machine can hold, folders called train and test in place of classes.
     """
     if on_error not in ("error", "skip"):
         raise ValueError(f"on_error is {on_error!r}; accepted are 'error' and 'skip'")
     images = Path(images)
-    if is_split(images):
-        return _keep_split(images, test_share, on_error, known, progress)
-    files, digests = _readable(list_pictures(images), _check_classes, images, on_error, known, progress)
+    folders = given_split(images)
+    if folders:
+        return _keep_split(images, folders, test_share, on_error, known, progress)
+    files, digests = _readable(list_pictures(images), check_classes, images, on_error, known, progress)
     rows = [row for label, paths in files.items() for row in _rows(label, paths, digests, test_share)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -71,75 +81,25 @@ def _readable(files, check, images, on_error, known, progress):
     return files, digests
 
 
-def is_split(images: Path) -> bool:
-    """Whether a folder holds a tree that is split already: `train` and `val`, each with folders and no pictures."""
-    inside = [visible_entries(images / name) if (images / name).is_dir() else [] for name in GIVEN]
-    return all(any(path.is_dir() for path in entries) and not any(map(is_picture, entries)) for entries in inside)
-
-
-def _keep_split(images, test_share, on_error, known, progress):
-    """The manifest of a tree that `is_split`; paths begin with `train/` or `val/`."""
-    if test_share:
-        raise ValueError(f"{images} is split into {' and '.join(GIVEN)} already, without a test share: leave "
-                         "test_share (--test-share) away")
-    others = [path.name for path in visible_entries(images) if path.name not in GIVEN]
+def _keep_split(images, folders, test_share, on_error, known, progress):
+    """The manifest of a tree that is split already: `folders` as `given_split` gives them."""
+    names = " and ".join(folder.name for folder in folders.values())
+    if test_share and "test" not in folders:
+        raise ValueError(f"{images} is split into {names} already, without a test share: leave test_share "
+                         "(--test-share) away")
+    others = [path.name for path in class_entries(images) if path not in folders.values()]
     if others:
-        print(f"{images}: only {' and '.join(GIVEN)} are used; left out: {_shown(others)}")
-    files = {(label, share): paths for folder, share in GIVEN.items()
-             for label, paths in list_pictures(images / folder).items()}
-    files, digests = _readable(files, _check_split, images, on_error, known, progress)
+        print(f"{images}: only {names} are used; left out: {shown(others)}")
+    files = {(label, share): paths for share, folder in folders.items()
+             for label, paths in list_pictures(folder).items()}
+    files, digests = _readable(files, lambda *both: check_given(*both, folders), images, on_error, known, progress)
     rows = []
     for label in dict.fromkeys(label for label, _ in files):
-        paths = [(path, share) for share in GIVEN.values() for path in files[label, share]]
+        paths = [(path, share) for share in folders for path in files[label, share]]
         names = _names([path.name for path, _ in paths])
         rows += [(path.relative_to(images).as_posix(), label, share, digests[path], f"{label}/{name}")
                  for (path, share), name in zip(paths, names, strict=True)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _check_split(files, images):
-    """Raise `ValueError` unless every class has pictures in both folders."""
-    labels = {label for label, _ in files}
-    empty = [f"{folder}/{label}" for folder, share in GIVEN.items() for label in sorted(labels)
-             if not files.get((label, share))]
-    if empty:
-        raise ValueError(f"{images}: no pictures in {_shown(empty)}; every class needs some in each of "
-                         f"{' and '.join(GIVEN)}, in folders of the same names")
-    if len(labels) < 2:
-        raise ValueError(f"{images} holds one class only, {min(labels)!r}; a classifier needs two or more")
-
-
-def list_pictures(images: Path | str) -> dict[str, list[Path]]:
-    """Picture files by class, `{class: [path, ...]}`, classes and files sorted by the NFC form of their names.
-
-    Prints one line when visible files are left out: files that are no pictures, anything beside the class folders or in
-    folders below them. Raises `FileNotFoundError` where there is no such folder.
-    """
-    images = Path(images)
-    if not images.is_dir():
-        raise FileNotFoundError(f"no folder {images}: give a folder that holds one folder of pictures per class")
-    entries = visible_entries(images)
-    files, left_out = {}, [path for path in entries if not path.is_dir()]
-    for folder in entries:
-        if folder.is_dir():
-            inside = visible_entries(folder)
-            files[folder.name] = [path for path in inside if is_picture(path)]
-            left_out += [path for path in inside if not is_picture(path)]
-    if left_out:
-        kinds = Counter("folder" if path.is_dir() else path.suffix.lower() or "no suffix" for path in left_out)
-        print(f"{images}: {len(left_out)} entries are no pictures of a class and are left out "
-              f"({', '.join(f'{kind}: {count}' for kind, count in sorted(kinds.items()))})")
-    return files
-
-
-def visible_entries(folder: Path | str) -> list[Path]:
-    """Files and folders in `folder` that are not litter, sorted by the NFC form of their names."""
-    return sorted((path for path in Path(folder).iterdir() if not is_litter(path.name)), key=_order)
-
-
-def is_picture(path: Path) -> bool:
-    """True for anything but a folder whose suffix, in any case, is one of `PICTURES`."""
-    return path.suffix.lower() in PICTURES and not path.is_dir()
 
 
 def write_manifest(frame: pd.DataFrame, path: Path | str) -> None:
@@ -155,11 +115,13 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     columns, an unknown split, an unsafe or doubled path or name, a damaged checksum.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no manifest {path}: make one with python -m asymmlib prepare")
+    try:
+        raw = open_regular(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no manifest {path}: make one with python -m asymmlib prepare") from None
     rows: list[list[str]] = []
     seen: set[tuple[str, str]] = set()
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
             for row in lines:
@@ -192,29 +154,6 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(total=table.sum(axis=1))
 
 
-def _order(path):
-    return unicodedata.normalize("NFC", path.name), path.name
-
-
-def _check_classes(files, images):
-    if not files:
-        raise ValueError(f"{images} holds no class folders: give a folder that holds one folder of pictures per class")
-    if len(files) == 1:
-        raise ValueError(f"{images} holds one class only, {next(iter(files))!r}; a classifier needs two or more")
-    empty = [label for label, paths in files.items() if not paths]
-    if empty:
-        raise ValueError(f"{images}: class {_shown(empty)} has no pictures ({', '.join(PICTURES)}); fill or remove the "
-                         "folder, and give the folder that holds the class folders themselves")
-    for label, paths in files.items():
-        if len(paths) < MINIMUM:
-            raise ValueError(f"{images}: class {label!r} has {len(paths)} pictures; the split needs {MINIMUM} or more, "
-                             "as every fifth is set apart. Add pictures or remove the folder")
-
-
-def _shown(names):
-    return ", ".join(repr(name) for name in names[:LISTED]) + (" ..." if len(names) > LISTED else "")
-
-
 def _inspect(files, known, progress):
     """Checksum and decode every picture; return ({path: digest} of the good ones, {path: reason} of the others)."""
     digests, problems = {}, {}
@@ -227,8 +166,13 @@ def _inspect(files, known, progress):
                 decode(path)
             digests[path] = digest
         except Exception as error:  # decoders fail in many ways on bad bytes; each is listed by path
-            problems[path] = "an empty file" if _is_empty(path) else str(error) or type(error).__name__
+            problems[path] = "an empty file" if _is_empty(path) else _reason(error, path)
     return digests, problems
+
+
+def _reason(error, path):
+    """What an error says, without the path that is listed before it."""
+    return (getattr(error, "strerror", None) or str(error)).removeprefix(f"{path} is ") or type(error).__name__
 
 
 def _is_empty(path):
@@ -259,12 +203,13 @@ def _rows(label, paths, digests, test_share):
         share = SHARES.get(index % EVERY, "train")
         if share == "test" and not test_share:
             share = "train"
-        yield f"{label}/{path.name}", label, share, digests[path], f"{label}/{name}"
+        yield f"{path.parent.name}/{path.name}", label, share, digests[path], f"{label}/{name}"
 
 
 def _names(files):
-    """File names with underscores for spaces; of two that become equal, the later one gets -2, -3 ... at its end."""
-    plain = [name.replace(" ", "_") for name in files]
+    """File names in NFC with underscores for spaces; of two that become equal, the later one gets -2, -3 ... at its
+    end."""
+    plain = [nfc(name).replace(" ", "_") for name in files]
     reserved, names = set(plain), {}
     for name in plain:
         free, number = name, 2
@@ -291,8 +236,9 @@ def _row_problem(row, line, seen):
         return f"split {split!r} is none of {', '.join(SPLITS)}"
     if not re.fullmatch("[0-9a-f]{64}", digest):
         return f"{digest!r} is no SHA-256"
-    places = {path: [(label,), *((folder, label) for folder in GIVEN)], name: [(label,)]}
-    if any(PurePosixPath(text).parts[:-1] not in accepted for text, accepted in places.items()):
+    *above, folder = PurePosixPath(nfc(path)).parts[:-1] or ("",)
+    inside = folder == nfc(label) and (not above or (len(above) == 1 and above[0].lower() in SHARE_OF))
+    if not inside or PurePosixPath(nfc(name)).parts[:-1] != (nfc(label),):
         return f"path {path!r} and name {name!r} must be <class>/<file> of class {label!r}"
     if {("path", path), ("name", name)} & seen:
         return f"path {path!r} or name {name!r} occurs twice"

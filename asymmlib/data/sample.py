@@ -39,7 +39,7 @@ def draw_sample(folder: Path | str, per_class: int = 60, size: int = 160, seed: 
     if images.exists():
         if not marker.is_file():
             raise ValueError(f"{images} exists and was not drawn by this project; choose another folder or remove it")
-        if json.loads(marker.read_text()) == settings:
+        if _read(marker, images) == settings:
             return images
         old = temporary_name(images)
         images.rename(old)  # at once: a half-deleted sample must not look like a whole one
@@ -55,6 +55,14 @@ def draw_sample(folder: Path | str, per_class: int = 60, size: int = 160, seed: 
                 gap = " " if rng.random() < SPACE_SHARE else "_"
                 picture.save(target / name / f"{name}{gap}{index:03d}.jpg", quality=QUALITY)
     return images
+
+
+def _read(marker, images):
+    try:
+        return json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{marker} is damaged ({error}), so nobody knows whether {images} is whole; remove both, and "
+                         "they are drawn again") from error
 
 
 def draw(name: str, rng: np.random.Generator, size: int = 160) -> Image.Image:

@@ -10,23 +10,28 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from asymmlib.base.files import atomic_write, checksum, locked, make_folder, sweep, temporary_name
-from asymmlib.base.folders import data_choice, home
-from asymmlib.data.archive import members, stem, unpack
-from asymmlib.data.download import download
-from asymmlib.data.manifest import (
-    class_names,
-    is_picture,
-    make_manifest,
-    read_manifest,
-    visible_entries,
-    write_manifest,
+from asymmlib.base.files import (
+    READ_ONLY,
+    atomic_write,
+    checksum,
+    locked,
+    make_folder,
+    open_regular,
+    sweep,
+    temporary_name,
 )
+from asymmlib.base.folders import checkout, data_choice, expanded, home
+from asymmlib.data.archive import members, stem, unpack
+from asymmlib.data.copies import report_copies
+from asymmlib.data.download import download
+from asymmlib.data.layout import class_entries, is_picture, visible_entries
+from asymmlib.data.manifest import class_names, make_manifest, read_manifest, write_manifest
 
 __all__ = ["CALTECH16", "CALTECH_MD5", "CALTECH_URL", "MANIFESTS", "Prepared", "find_images", "keep_classes",
            "largest_classes", "prepare"]
@@ -40,10 +45,12 @@ CALTECH_CLASSES, CALTECH_BELOW = 16, 400  # the rule: so many of the largest cat
 CALTECH16 = ("Leopards", "bonsai", "brain", "buddha", "butterfly", "car_side", "chandelier", "grand_piano", "hawksbill",
              "helicopter", "kangaroo", "ketch", "menorah", "starfish", "trilobite", "watch")
 MANIFESTS = {False: "manifest.csv", True: "manifest-test.csv"}  # without and with a test share
-SOURCE = "source.txt"  # beside the manifest: the path of a reader's own folder or archive
+# Beside the manifest: the path of a reader's own folder or archive, and the encoding that was named for its names
+SOURCE, ENCODING = "source.txt", "encoding.txt"
 CALTECHS = ("caltech16", "caltech101")  # the sixteen, or all 101 object categories
 ACCEPTED = ("accepted are 'sample', 'caltech16', 'caltech101', or the path of a folder of class folders, or of a zip "
             "or tar of one (--data, data=, or ASYMMLIB_DATA)")
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".rar", ".7z")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +73,17 @@ class Prepared:
 
 
 def prepare(data: Path | str | None = None, *, archive: Path | str | None = None, test_share: bool = False,
-            on_error: str = "error", progress: bool = True) -> Prepared:
+            on_error: str = "error", progress: bool = True, names_encoding: str | None = None) -> Prepared:
     """Fetch, unpack or draw the pictures if that is not done yet, check every one, write the manifest.
 
     data: "sample", "caltech16", "caltech101" (all object categories), or the path of a folder of class folders, or of a
     zip or tar of one, whatever its top folder is called, or the name of earlier `Prepared` data; None for
     `ASYMMLIB_DATA`, else "sample".
     archive: with either Caltech, a local copy of the archive; any packing will do. test_share, on_error: see
-    `asymmlib.data.manifest.make_manifest`. progress: show bars.
-    Pictures whose checksum is in an earlier manifest are not decoded again.
+    `asymmlib.data.manifest.make_manifest`. progress: show bars. names_encoding: of the names in an archive that do not
+    say their own, such as "cp932"; None to choose one, which is said.
+    Pictures whose checksum is in an earlier manifest are not decoded again. Where the folder of prepared data may only
+    be read, it is read. Copies of a picture in different splits or classes are told in a printed line.
     Returns a `Prepared`. Raises `ValueError`, `FileNotFoundError`, `ConnectionError` or another `OSError`, each saying
     what to do.
     """
@@ -82,20 +91,35 @@ def prepare(data: Path | str | None = None, *, archive: Path | str | None = None
     if archive is not None and choice not in CALTECHS:
         raise ValueError(f"an archive goes with the data {' or '.join(CALTECHS)}, not with {str(choice)!r}; to use an "
                          "archive of your own, give its path as the data")
-    if archive is not None and not Path(archive).expanduser().is_file():
+    if archive is not None and not expanded(archive).exists():
         raise FileNotFoundError(f"no archive {archive}: give the path of a local copy of caltech-101.zip")
-    name, fetch, source = _resolve(choice, archive, progress)
+    name, fetch, beside = _resolve(choice, archive, progress, names_encoding)
     folder = home() / name
-    with locked(folder):
-        sweep(make_folder(folder))  # what a killed run left
+    with _held(folder):
         images = fetch(folder)
         frame = make_manifest(images, test_share, on_error, _known(folder), progress)
-        if source and _content(folder / SOURCE) != os.fsencode(source):  # so that the name alone finds the data again
-            with atomic_write(folder / SOURCE) as file:
-                file.write(os.fsencode(source))
+        for file_name, content in beside.items():  # so that the name alone finds the data again
+            if _content(folder / file_name) != content:
+                with atomic_write(folder / file_name) as file:
+                    file.write(content)
         if not _is_written(frame, folder / MANIFESTS[bool(test_share)]):
             write_manifest(frame, folder / MANIFESTS[bool(test_share)])
+    report_copies(frame)
     return Prepared(name, images, folder, frame)
+
+
+@contextmanager
+def _held(folder):
+    """The folder of some data, made, locked, and without what a killed run left; one with a manifest that may only be
+    read, as on a read-only mount, is used as it is."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+            sweep(make_folder(folder))
+        except OSError as error:
+            if error.errno not in READ_ONLY or not any((folder / name).is_file() for name in MANIFESTS.values()):
+                raise
+        yield
 
 
 def find_images(folder: Path | str) -> Path:
@@ -105,12 +129,12 @@ def find_images(folder: Path | str) -> Path:
     """
     folder = Path(folder)
     while True:
-        entries = visible_entries(folder)
+        entries = class_entries(folder)
         inside = [path for path in entries if path.is_dir()]
         if len(inside) != 1 or any(is_picture(path) for path in entries) or not _has_folders(inside[0]):
             break
         folder = inside[0]
-    archives = [path for path in entries if path.name.lower().endswith((".zip", ".tar", ".gz", ".tgz"))]
+    archives = [path for path in entries if path.name.lower().endswith(PACKED)]
     if archives and not inside:
         raise ValueError(f"{folder} holds no class folders but {archives[0].name}: give the path {archives[0]}")
     return folder
@@ -142,27 +166,50 @@ def keep_classes(prepared: Prepared, classes: Iterable[str], name: str | None = 
     return replace(prepared, name=name or f"{prepared.name}-{len(set(classes))}", manifest=manifest)
 
 
-def _resolve(choice, archive, progress):
-    """(name, fetch, source) of a choice of data: `fetch(folder)` returns the folder of class folders, making what is
-    missing in `folder`; `source` is the path of a reader's own folder or archive, else None."""
+def _resolve(choice, archive, progress, names_encoding):
+    """(name, fetch, beside) of a choice of data: `fetch(folder)` returns the folder of class folders, making what is
+    missing in `folder`; `beside` is what stands beside the manifest of a reader's own data, {file: content}."""
+    if names_encoding is not None and choice in ("sample", *CALTECHS):
+        raise ValueError(f"names_encoding (--names-encoding) goes with an archive of your own, not with {choice!r}")
     if choice == "sample":
-        return choice, _draw, None
+        return choice, _draw, {}
     if choice in CALTECHS:
-        return choice, lambda folder: _fetch_caltech(choice, folder, archive, progress), None
+        return choice, lambda folder: _fetch_caltech(choice, folder, archive, progress), {}
     if not str(choice).strip():  # would be the current folder
         raise ValueError(f"unknown data {choice!r}; {ACCEPTED}")
-    path = Path(choice).expanduser().resolve()
+    path = _own_path(choice)
     if path.is_dir():
+        if names_encoding is not None:
+            raise ValueError(f"{path} is a folder: names_encoding (--names-encoding) goes with an archive")
         name = _file_name(path.name, hashlib.sha256(os.fsencode(path)).hexdigest())
-        return name, lambda folder: find_images(path), path
-    if path.is_file():
-        return _file_name(stem(path), checksum(path)), lambda folder: find_images(unpack(path, folder / "Images")), path
-    if isinstance(choice, Path) or re.search(r"[/\\~]", choice):
-        raise FileNotFoundError(f"no data at {choice}: there is no such file or folder; {ACCEPTED}")
-    recorded = home() / choice / SOURCE  # the name of earlier `Prepared` data?
-    if recorded.is_file():
-        return _resolve(Path(os.fsdecode(recorded.read_bytes())), archive, progress)
+        return name, lambda folder: find_images(path), {SOURCE: os.fsencode(path)}
+    if path.exists():
+        open_regular(path).close()  # a pipe or a device ends here
+        return _resolve_archive(path, names_encoding)
+    if isinstance(choice, Path) or re.search(r"[/\\~]|\.\w+$", choice):
+        where = "" if Path(choice).is_absolute() else f" below {Path.cwd()}"
+        raise FileNotFoundError(f"no data at {choice}: there is no such file or folder{where}; {ACCEPTED}")
+    recorded = home() / choice  # the name of earlier `Prepared` data?
+    if (recorded / SOURCE).is_file():
+        encoding = _content(recorded / ENCODING)
+        source = Path(os.fsdecode(_content(recorded / SOURCE)))
+        return _resolve(source, archive, progress, encoding.decode("ascii", "replace") if encoding else names_encoding)
     raise ValueError(f"unknown data {choice!r}; {ACCEPTED}")
+
+
+def _resolve_archive(path, names_encoding):
+    name, beside = _file_name(stem(path), checksum(path)), {SOURCE: os.fsencode(path)}
+    if names_encoding is not None:  # beside what another encoding makes of it
+        name, beside[ENCODING] = f"{name}-{_file_name(names_encoding, '')[:-1]}", names_encoding.encode()
+    return name, lambda folder: find_images(unpack(path, folder / "Images", names_encoding=names_encoding)), beside
+
+
+def _own_path(choice):
+    """The path of a reader's data; a relative one counts from the current folder, else from the checkout."""
+    path = expanded(choice)
+    if not path.exists() and checkout() and (checkout() / path).exists():
+        path = checkout() / path
+    return path.resolve()
 
 
 def _file_name(base, digest):
@@ -193,8 +240,8 @@ def _fetch_caltech(choice, folder, archive, progress):
 
 def _caltech_archive(archive, progress):
     """The local copy that was named, else the one in `downloads/`, else a download."""
-    path = home() / "downloads" / "caltech-101.zip" if archive is None else Path(archive).expanduser()
-    if not path.is_file():
+    path = home() / "downloads" / "caltech-101.zip" if archive is None else expanded(archive)
+    if not path.exists():
         try:
             return download(CALTECH_URL, path, CALTECH_MD5, progress)
         except ConnectionError as error:

@@ -1,22 +1,46 @@
-"""Our own weights on disk: one safetensors file under our parameter names, checked name by name before it is loaded."""
+"""Our own weights on disk: one safetensors file under our parameter names, checked name by name before it is loaded.
+
+A SHA-256 over names, shapes, bytes and metadata stands in the metadata, so that a flipped bit is seen at reading.
+"""
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import paddle
 from paddle import nn
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, deserialize, safe_open
+from safetensors.numpy import save
 
-from asymmlib.base.files import atomic_write
+from asymmlib.base.files import READ_ERRORS, atomic_write, open_regular
 
-__all__ = ["fill", "load_weights", "read_safetensors", "save_weights", "tensors_of"]
+__all__ = ["DAMAGE", "DIGEST", "digest", "fill", "load_weights", "read_metadata", "read_safetensors", "save_weights",
+           "tensors_of"]
+
+DIGEST = "content_sha256"  # in the metadata
+DAMAGE = (*READ_ERRORS, SafetensorError, AttributeError, RecursionError)  # what a reader raises on odd bytes
+TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8",
+         "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
 
 
-def save_weights(network: nn.Layer, path: Path | str) -> None:
-    """Write all parameters and running averages as one safetensors file; it appears only when complete."""
+def save_weights(network: nn.Layer, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
+    """Write all parameters and running averages as one safetensors file; it appears only when complete.
+
+    metadata: {name: text} that is stored with them.
+    """
+    tensors, metadata = tensors_of(network), dict(metadata or {})
     with atomic_write(path) as file:
-        file.write(save(tensors_of(network)))
+        file.write(save(tensors, metadata={**metadata, DIGEST: digest(tensors, metadata)}))
+
+
+def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over names, types, shapes and bytes of {name: array}, and over the metadata {name: text}."""
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        found.update(np.ascontiguousarray(value).data.cast("B") if value.size else b"")
+    return found.hexdigest()
 
 
 def load_weights(network: nn.Layer, path: Path | str, new_head: bool = False) -> None:
@@ -32,13 +56,52 @@ def load_weights(network: nn.Layer, path: Path | str, new_head: bool = False) ->
 
 
 def read_safetensors(path: Path | str) -> dict[str, np.ndarray]:
-    """Read a safetensors file as {name: array}. Raises `FileNotFoundError`; `ValueError` for a damaged file."""
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no weights at {path}")
+    """Read a safetensors file as {name: array}; bfloat16 becomes float32, which holds it exactly.
+
+    Raises `FileNotFoundError`; `ValueError` for a damaged file, and for numbers of a kind that NumPy does not have.
+    """
+    content, metadata = _bytes(path), read_metadata(path)
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        found = deserialize(content)
+        kinds = {entry["dtype"] for _, entry in found} - TYPES.keys() - {"BF16"}
+        tensors = {} if kinds else {name: _array(entry) for name, entry in found}
+    except DAMAGE as error:
         raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
+    if kinds:
+        raise ValueError(f"{path} holds numbers that are not read ({', '.join(sorted(kinds))}): save them as float32, "
+                         "float16 or bfloat16")
+    expected = metadata.pop(DIGEST, None)
+    if expected is not None and expected != digest(tensors, metadata):
+        raise ValueError(f"{path} is damaged: its content is not what was written (the SHA-256 differs); take a "
+                         "copy, or train or convert anew")
+    return tensors
+
+
+def read_metadata(path: Path | str) -> dict[str, str]:
+    """The metadata {name: text} of a safetensors file. Raises `FileNotFoundError`; `ValueError` for a damaged file."""
+    _bytes(path, 0)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except DAMAGE as error:
+        raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
+
+
+def _bytes(path, size=-1):
+    """The content of a regular file; nothing else is opened, as reading a pipe would wait."""
+    try:
+        with open_regular(path) as file:
+            return file.read(size)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no weights at {path}") from None
+
+
+def _array(entry):
+    if entry["dtype"] == "BF16":  # the upper half of a float32
+        array = (np.frombuffer(entry["data"], "<u2").astype("<u4") << 16).view("<f4")
+    else:
+        array = np.frombuffer(entry["data"], TYPES[entry["dtype"]])
+    return array.reshape(entry["shape"])
 
 
 def tensors_of(network: nn.Layer) -> dict[str, np.ndarray]:
@@ -63,7 +126,8 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
     problems += [f"{names[name]} {fault}" for name in forms if names[name] in tensors
                  for fault in _faults(tensors[names[name]], forms[name])]
     if problems:
-        raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(problems))
+        raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(problems)
+                         + _remedy(network, problems, names))
     ready = {name: tensors[names[name]].astype(np.float32, copy=False) for name in forms}
     if turned in ready:
         ready[turned] = ready[turned].reshape(forms[turned][0]).T
@@ -72,11 +136,20 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
                                    for name, value in ready.items()})
 
 
+def _remedy(network, problems, names):
+    """What to do where nothing but the last layer's shape is wrong: the file knows other classes."""
+    last = tuple(f"{names[name]} has shape" for name in _head_names(network))
+    return ("\nOther classes: to start from all but the last layer, add --new-head (new_head=True)"
+            if all(problem.startswith(last) for problem in problems) else "")
+
+
 def _faults(array, forms):
     if array.shape not in forms:
         yield f"has shape {list(array.shape)}, not {list(forms[0])}"
     elif array.dtype.kind != "f":
         yield f"holds {array.dtype}, not floating-point numbers"
+    elif not np.isfinite(array).all():
+        yield "holds values that are not finite"
 
 
 def _head_names(network):

@@ -14,6 +14,8 @@ __all__ = ["RELEASED", "available", "find_released"]
 
 # model: settings; MobileNetV2 for those who want to compare, as the live page does
 RELEASED = {"asymmnet_large": {"asymmrate": 1}, "asymmnet_small": {"asymmrate": 1}, "mobilenet_v2": {}}
+# what a card has to hold
+KINDS = {"model": str, "settings": dict, "classes": list, "image_size": int, "mean": list, "std": list, "licence": str}
 
 
 def available(folder: Path | str | None = None) -> list[str]:
@@ -41,10 +43,24 @@ def find_released(name: str, folder: Path | str | None = None) -> tuple[dict[str
     try:
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         expected = card["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        _check_card(card)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{path.with_suffix('.json')} is damaged ({type(error).__name__}: {error}): fetch it again "
                          "from the project's weights/") from error
     if (found := checksum(path)) != expected:
         raise ValueError(f"{path} is not the file of its card: its SHA-256 is {found}, the card's {expected}; fetch it "
                          "again from the project's weights/")
     return card, path
+
+
+def _check_card(card):
+    """Raise `ValueError` or `KeyError` for a card that says what no network can be used by."""
+    wrong = [key for key, kind in KINDS.items() if not isinstance(card[key], kind)]
+    if not wrong:
+        numbers = {"mean": card["mean"], "std": card["std"], "image_size": [card["image_size"]] * 3}
+        wrong = [key for key, values in numbers.items() if len(values) != 3 or not all(
+            isinstance(value, int | float) and abs(value) < 1e4 and (value > 0 or key == "mean") for value in values)]
+        wrong += ["image_size"] if card["image_size"] < 32 else []
+        wrong += [] if card["classes"] and all(isinstance(name, str) for name in card["classes"]) else ["classes"]
+    if wrong:
+        raise ValueError(f"no usable {', '.join(wrong)}")

@@ -2,7 +2,7 @@
 import sys
 
 from asymmbook.checkout import project_root
-from asymmlib.__main__ import run_command
+from asymmlib.base.commands import run_command
 
 __all__ = ["main"]
 
@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return run_command(COMMANDS, "asymmbook", "What only the making of the book needs: recorded runs, results, "
-                       "weights, drawings.", arguments)
+                       "weights, drawings.", arguments, PROMISES)
 
 
 def _experiments_options(command):
@@ -85,6 +85,8 @@ COMMANDS = {
     "release": (_no_options, _release),
     "draw": (_no_options, _draw),
 }
+
+PROMISES = {"experiments": "the same command goes on where it was"}  # when a signal ends them
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,7 +18,7 @@ from asymmbook.checkout import project_root
 from asymmbook.pages import live
 from asymmlib.base.extras import missing_package
 from asymmlib.base.files import checksum
-from asymmlib.data.pictures import load_picture, normalise
+from asymmlib.data.pictures import decode, load_picture, normalise
 from asymmlib.data.sample import draw
 from asymmlib.deploy.export import eager_logits, save_half
 from asymmlib.deploy.timing import typical_network
@@ -132,11 +132,19 @@ def hears(page, pattern):
     expect(page.locator("#live-status")).to_have_text(re.compile(pattern), timeout=60_000)
 
 
+def png_of(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
 def pictures(folder):
-    """Ten picture files: drawn and noisy, large, small, narrow, grey, palette, turned by EXIF, PNG and JPEG."""
+    """Ten picture files: drawn and noisy, large, small, narrow, half-transparent, grey, 16 bit grey, palette, turned by
+    EXIF, PNG and JPEG."""
     rng = np.random.default_rng(5)
-    noise = [Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
-             for shape in ((300, 417, 3), (31, 200, 3), (64, 64, 3), (7, 5, 3), (333, 100))]
+    noise = [Image.fromarray(rng.integers(0, 256 if kind == "u1" else 65_536, shape, dtype=kind)) for shape, kind in (
+        ((300, 417, 3), "u1"), ((31, 200, 4), "u1"), ((64, 64), "u1"), ((7, 5, 3), "u1"), ((333, 100), "u2"))]
     drawn = [draw(name, np.random.default_rng([7, number]), 160).convert("RGB")
              for number, name in enumerate(("fish", "house", "car", "tree", "key"))]
     turned = Image.Exif()
@@ -169,10 +177,22 @@ def test_same_logits_as_python(page, shown, tmp_path):
 def test_resizing_equals_pillow_to_the_last_bit(page, width, height, size):
     rng = np.random.default_rng(width)
     pixels = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
-    expected = np.asarray(Image.fromarray(pixels[..., :3]).resize((size, size), Image.Resampling.BILINEAR))
+    expected = np.asarray(decode(png_of(pixels)).resize((size, size), Image.Resampling.BILINEAR))
     found = page.evaluate("([data, w, h, s]) => Array.from(livePixels.resize(Uint8ClampedArray.from(data), w, h, s))",
                           [pixels.ravel().tolist(), width, height, size])
     assert np.array_equal(np.array(found, np.uint8).reshape(size, size, 3), expected)
+
+
+def test_every_colour_of_every_transparency_is_the_one_of_python(page):
+    """Through a real file, the browser's decoder and its canvas, which keeps colours multiplied by their alpha."""
+    colour, alpha = np.mgrid[:256, :256].astype(np.uint8)
+    file = png_of(np.stack([colour, colour[::-1], np.roll(colour, 77, 0), alpha], axis=-1))
+    found = page.evaluate("""async (text) => {
+      const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+      const { data, width, height } = await liveDecode(new Blob([bytes], { type: "image/png" }));
+      return Array.from(livePixels.resize(data, width, height, 256));
+    }""", base64.b64encode(file.getvalue()).decode())
+    assert np.array_equal(np.array(found, np.uint8).reshape(256, 256, 3), np.asarray(decode(file)))
 
 
 def test_normalising_equals_numpy_to_the_last_bit(page):

@@ -38,6 +38,7 @@ from printed import (
 
 import asymmbook.__main__
 import asymmlib.__main__
+from asymmlib.base.commands import make_parser
 from asymmlib.data.sample import draw_sample
 from asymmlib.models import MODELS
 from asymmlib.recipes import RECIPES
@@ -111,7 +112,7 @@ def reason(text):
 def parse(program, arguments):
     """What argparse makes of the arguments; an AssertionError with its message where they are wrong."""
     module = CLI[program]
-    parser = asymmlib.__main__._parser(module.COMMANDS, program, "")
+    parser = make_parser(module.COMMANDS, program, "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("argparse.ArgumentParser.error", lambda self, text: pytest.fail(f"{self.prog}: {text}"))
         try:

@@ -222,8 +222,12 @@ def small(home, picture_folder, monkeypatch):
 
 def test_train_measure_and_record(small, home):
     assert list(trial_runner.status()["new"]) == [2, 2]
+    log = trial_runner.runs_dir() / small[0].name / "log.txt"  # `work` opens it before the run begins
+    log.parent.mkdir(parents=True)
+    log.write_text("begun")
     for run in small:
         trial_work.train_and_measure(run, run.name)
+    assert log.read_text() == "begun"
     assert list(trial_runner.status("*0.05*")["trained"]) == [1, 1]
     table = trial_runner.collect().set_index("recipe")
     assert list(trial_runner.status()["recorded"]) == [2, 2]
@@ -239,8 +243,8 @@ def test_train_measure_and_record(small, home):
 
 def test_a_run_that_diverges_is_wrong_about_everything(small, monkeypatch):
     def explode(*args, **settings):
-        from asymmlib import training
-        run = training.Run(training.runs_dir() / settings["name"], {"model": "x", "settings": {}, "recipe": {}})
+        from asymmlib.runs import Run
+        run = Run(trial_runner.runs_dir() / settings["name"], {"model": "x", "settings": {}, "recipe": BASE.as_dict()})
         run.folder.mkdir(parents=True)
         run.write()
         raise FloatingPointError("the loss became nan")

@@ -31,6 +31,7 @@ OPTIONS.add_argument("name")
 OPTIONS.add_argument("--float64", action="store_true", help="train in it")
 OPTIONS.add_argument("--shifts", type=int, nargs="+", help="a run for each, NAME-SHIFT, whose batches begin elsewhere")
 OPTIONS.add_argument("--death", type=int, help="the epoch at whose end rank 1 is killed")
+OPTIONS.add_argument("--apart", action="store_true", help="rank 1 keeps its runs apart, without a shared disk")
 
 
 def note_writes(wrote):
@@ -40,7 +41,7 @@ def note_writes(wrote):
     def note(event, arguments):
         writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
         path = str(arguments[0]) if writes or event in ("os.rename", "os.remove") else ""
-        if path.startswith(roots) and not path.endswith(".lock"):
+        if path.startswith(roots) and not path.endswith((".lock", ".lock.owner")):
             wrote.append(path)
 
     sys.addaudithook(note)
@@ -82,6 +83,8 @@ def shift_batches(shift, original=EpochSampler.__iter__):
 if __name__ == "__main__":
     options, wrote = OPTIONS.parse_args(), []
     note_writes(wrote)
+    if options.apart:
+        os.environ["ASYMMLIB_RUNS"] += f"-of-{parallel.rank()}" * (parallel.rank() > 0)
     if options.float64:
         train_in_float64()
     if options.death:

@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from asymmlib.__main__ import run_command
 from asymmlib.base import extras
+from asymmlib.base.commands import run_command
 
 BLOCKED = ("visualdl", "statsmodels", "scipy", "seaborn", "matplotlib", "onnx", "onnxruntime", "openvino", "jieba",
            "torch")

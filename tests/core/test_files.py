@@ -40,6 +40,19 @@ def test_a_project_of_another_name_around_the_package_is_not_its_checkout(monkey
     assert folders.checkout() == tmp_path
 
 
+def test_a_user_without_a_home_is_asked_for_a_folder(clean_environment, tmp_path):
+    def without(*arguments, **keywords):
+        raise RuntimeError("could not determine the home directory")
+    clean_environment.setattr(folders, "PACKAGE", tmp_path / "site-packages" / "asymmlib")
+    for name in ("user_data_path", "user_cache_path"):
+        clean_environment.setattr(folders, name, without)
+    for folder, variable in ((folders.home, "HOME"), (folders.runs_dir, "RUNS")):
+        with pytest.raises(ValueError, match=f"HOME is not set.: name the folder with ASYMMLIB_{variable}"):
+            folder()
+        clean_environment.setenv(f"ASYMMLIB_{variable}", str(tmp_path))
+        assert folder() == tmp_path
+
+
 def test_folders_default_into_the_project(clean_environment):
     root = project_root()
     assert folders.home() == root / "data"

@@ -83,7 +83,7 @@ def test_a_run_of_before_is_neither(home, picture_folder):
     run = train("mobilenet_v3_large", RECIPE.replace(data=str(picture_folder)), name="old")
     network = run.network()
     assert {layer._epsilon for layer in layers(network, nn.BatchNorm2D)} == {1e-5}  # no weight, but kept all the same
-    assert run.info["sessions"][0]["epochs_before"] == 0 and run.info["sessions"][0]["packages"]
+    assert run.info["sessions"][0]["first_epoch"] == 1 and run.info["sessions"][0]["environment"]["packages"]
     old = {key: value for key, value in run.info["recipe"].items() if key not in BEFORE}
     run.write(recipe=old)
     assert {layer._epsilon for layer in layers(find_run("old").network(), nn.BatchNorm2D)} == {1e-3}

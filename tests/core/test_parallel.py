@@ -1,6 +1,7 @@
 """Two processes do what one does: the same weights, the same evaluation, one writer, and a way back from a loss."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,23 @@ def test_a_launcher_that_is_first_to_see_the_loss_is_understood(monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_processes_that_differ_are_told_which_fact(monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setattr(parallel, "_exchange", lambda facts: [facts, {**facts, "recipe": {"epochs": 3}}])
+    with pytest.raises(ValueError, match="recipe is {'epochs': 2} in process 0 and {'epochs': 3} in process 1.*same"):
+        parallel.agree({"model": "x", "recipe": {"epochs": 2}})
+    monkeypatch.setattr(parallel, "_exchange", lambda facts: [facts, facts])
+    parallel.agree({"model": "x"})
+
+
+def test_what_rank_0_finds_wrong_ends_all(monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+    monkeypatch.setattr(parallel, "_exchange", lambda answer: [{"error": "not this folder"}, answer])
+    with pytest.raises(ValueError, match="not this folder"):
+        parallel.from_first(lambda: pytest.fail("asked of another process than the first"))
 
 
 @pytest.mark.slow
@@ -242,3 +260,16 @@ def test_a_lost_process_ends_the_job_with_a_message_and_it_goes_on(place, two):
     status, first, _, folder = run_job(place, "lost")
     assert status == 0 and "goes on after epoch 1 of 2" in first, first
     assert differences(folder, two[2]).max() == 0
+
+
+@pytest.mark.serial
+def test_machines_that_do_not_share_the_runs_folder_end_with_one_message(place, two):
+    folder = two[2].with_name("apart")
+    shutil.copytree(two[2], folder)
+    (folder / "checkpoints" / "epoch-0002.safetensors").unlink()
+    info = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({key: value for key, value in info.items() if key != "result"}))
+    status, first, second, _ = run_job(place, "apart", "--apart")
+    message = "the last finished epoch is 1 in process 0 and 0 in process 1. All have to see the same runs' folder"
+    assert status != 0 and message in first and (message in second or "lost another one" in second)
+    assert not (place / "runs-of-1").exists() and "result" not in json.loads((folder / "run.json").read_text())

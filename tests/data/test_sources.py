@@ -193,8 +193,8 @@ def test_the_next_sixteen_leave_out_the_first():
 def small_caltech(number=5, other=None):
     names = {label: number for label in CALTECH16}
     names |= {"accordion": other or number - 1, "BACKGROUND_Google": number + 1}
-    return {f"101_ObjectCategories/{label}/image_{index:04d}.jpg": jpeg(index)
-            for label, count in names.items() for index in range(1, count + 1)}
+    return {f"101_ObjectCategories/{label}/image_{index:04d}.jpg": jpeg(100 * place + index)
+            for place, (label, count) in enumerate(names.items()) for index in range(1, count + 1)}
 
 
 @pytest.fixture
@@ -346,7 +346,7 @@ def test_bad_settings(home):
     ({"notes.txt": b"x"}, "holds no class folders"),
     ({**pictures(""), "empty/notes.txt": b"x"}, "class 'empty' has no pictures"),
     ({**pictures(""), **pictures("", ("few",), 4)}, "class 'few' has 4 pictures; the split needs 5 or more"),
-    ({**pictures("train/"), **pictures("eval/")}, "'eval', 'train' has no pictures .* the class folders themselves"),
+    ({**pictures("one/"), **pictures("two/")}, "'one', 'two' has no pictures .* the class folders themselves"),
 ])
 def test_folders_that_cannot_be_split(home, files, message):
     folder = write_folder(home / "mine", files)

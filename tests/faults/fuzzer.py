@@ -4,6 +4,9 @@ Each input is a good file with seeded damage. Prints a JSON line per counted out
 `ValueError` that names the file), crashed (any other exception, more memory than allowed, a file outside the target).
 The process has a limit on memory, each input one on time; a process that dies is counted by who started it.
 """
+import contextlib
+import functools
+import hashlib
 import io
 import json
 import os
@@ -100,6 +103,60 @@ def run_json():
                        "classes": ["a", "b"]}).encode()
 
 
+def small_network():
+    import paddle
+
+    from asymmlib.network import asymmnet_small
+    network = asymmnet_small(width=0.35, num_classes=2)
+    return network, paddle.optimizer.Momentum(0.1, 0.9, parameters=network.parameters())
+
+
+NETWORK = functools.cache(small_network)
+
+
+def checkpoint():
+    from asymmlib.checkpoint import save_checkpoint
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(Path(folder), *small_network(), [{"epoch": 1}], run="x")
+        return (Path(folder) / "epoch-0001.safetensors").read_bytes()
+
+
+def table():
+    return b"run,epoch,eval_top1\n" + b"".join(b"first,%d,0.5\n" % epoch for epoch in range(1, 9))
+
+
+def card():
+    from safetensors.numpy import save
+    content = save({"a": np.zeros(3, np.float32)})
+    about = {"model": "asymmnet_small", "settings": {}, "classes": ["a", "b"], "image_size": 64, "mean": [0.5] * 3,
+             "std": [0.2] * 3, "licence": "MIT", "sha256": hashlib.sha256(content).hexdigest()}
+    return json.dumps(about, indent=1).encode()
+
+
+def read_checkpoint(path):
+    """Refused as a whole folder is, or taken with its weights as they were written."""
+    from asymmlib.checkpoint import load_checkpoint
+    with contextlib.redirect_stdout(io.StringIO()):
+        rows = load_checkpoint(path.parent, *NETWORK())
+    assert rows == [{"epoch": 1}], "a checkpoint that says something else was taken"
+
+
+def read_recorded(path):
+    from asymmbook.evidence.results import read_results
+    read_results(path.parent)
+
+
+def read_card(path):
+    from safetensors.numpy import save
+
+    from asymmlib.weights.released import find_released
+    path.with_suffix(".safetensors").write_bytes(save({"a": np.zeros(3, np.float32)}))
+    try:
+        find_released("asymmnet_small", path.parent)
+    finally:
+        path.with_suffix(".safetensors").unlink()
+
+
 def read_archive(path):
     from asymmlib.data.archive import unpack
     unpack(path, path.parent / "inside" / "out")
@@ -141,7 +198,9 @@ KINDS = {
     "PNG": (lambda: picture("PNG"), "x.png", read_picture), "params": (params, "x.params", read_weights),
     "npz": (npz, "x.npz", read_weights), "pth": (pth, "x.pth", read_weights),
     "safetensors": (safetensors, "x.safetensors", read_weights), "manifest": (manifest, "x.csv", read_table),
-    "run.json": (run_json, "run.json", read_run)}
+    "run.json": (run_json, "run.json", read_run),
+    "checkpoint": (checkpoint, "epoch-0001.safetensors", read_checkpoint),
+    "table": (table, "curves.csv", read_recorded), "card": (card, "asymmnet_small.json", read_card)}
 
 
 def damage(data, rng):

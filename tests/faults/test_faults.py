@@ -30,6 +30,8 @@ FAULTS = {
 # kind of file: damaged ones in full; 12,000 together
 FILES = {"zip": 2000, "tar": 1000, "tar.gz": 1000, "JPEG": 1500, "PNG": 500, "params": 1000, "safetensors": 1000,
          "manifest": 1000, "run.json": 1000, "npz": 1000, "pth": 1000}
+FILES |= {"checkpoint": 1000, "table": 500, "card": 500}
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 PAIRS = [(fault, work) for fault, (_, every, few) in FAULTS.items() for work in (every if FULL else few)]
 PART = 500  # files a process: one that dies costs the rest of its part
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32",
@@ -64,7 +66,8 @@ def test_work_survives(tally, fault, work):
     assert counts["lost"] == 0 and counts["survived"] == counts["injected"] > 0, counts["notes"]
 
 
-@pytest.mark.parametrize("kind", FILES if FULL else ("zip", "tar", "JPEG", "params", "npz", "pth", "run.json"))
+@pytest.mark.parametrize("kind", FILES if FULL else ("zip", "tar", "JPEG", "params", "npz", "pth", "run.json",
+                                                    "checkpoint", "table", "card"))
 def test_damaged_files_are_read_or_rejected(tally, kind):
     count, outcomes = FILES[kind] if FULL else 60, {}
     while len(outcomes) < count:
@@ -79,6 +82,34 @@ def test_damaged_files_are_read_or_rejected(tally, kind):
     tally.append({"kind": "file", "what": kind, "how": "damaged", "tried": len(found), "well": found.count("right"),
                   "rejected": found.count("rejected"), "badly": len(bad)})
     assert not bad, bad[:5]
+
+
+@pytest.mark.parametrize("name", SIGNALS if FULL else ("SIGINT",))
+def test_signals_at_random_moments(tally, name, tmp_path):
+    done = subprocess.run([sys.executable, HERE / "storm.py", name, "30" if FULL else "2", "0", tmp_path],
+                          env=ENVIRONMENT, capture_output=True, text=True, timeout=3000)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout.splitlines()[-1])
+    tally.append({"kind": "fault", "what": "training", "how": name, "tried": counts["injected"],
+                  "well": counts["survived"], "rejected": 0, "badly": counts["lost"]})
+    assert counts["lost"] == 0 and counts["survived"] > 0, counts["notes"]
+
+
+@pytest.mark.parametrize("work", ["unpacking", "checkpointing"])
+def test_a_power_cut(tally, work, tmp_path):
+    """What was reported as done is there on a copy of the disk that nobody has flushed; the rest is made again."""
+    if os.getuid() or subprocess.run(["mke2fs", "-V"], capture_output=True).returncode:
+        pytest.skip("only root can mount a file system in a file")
+    trials = 5 if FULL else 1
+    done = subprocess.run([sys.executable, HERE / "power.py", work, str(trials), tmp_path], env=ENVIRONMENT,
+                          capture_output=True, text=True, timeout=1500)
+    if done.returncode == 77:
+        pytest.skip("no loop device here")
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout.splitlines()[-1])
+    tally.append({"kind": "fault", "what": work, "how": "power cut", "tried": counts["injected"],
+                  "well": counts["survived"], "rejected": 0, "badly": counts["lost"]})
+    assert counts["lost"] == 0 and counts["survived"] == trials, counts["notes"]
 
 
 CELL = """

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from asymmbook.checkout import results_dir
+from asymmlib.base.extras import load_package
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import home
 from asymmlib.data.manifest import read_manifest
@@ -133,10 +134,9 @@ def held_out(name: str, repeat: int | None = None, fold: int | None = None, prep
 
 
 def write_near_copies(folder: Path | None = None) -> pd.DataFrame:
-    """Find the near-copies in Caltech-101 by a perceptual hash and record them. Needs imagehash (extra `plan`)."""
-    import imagehash
-
+    """Find the near-copies in Caltech-101 by a perceptual hash and record them. Needs imagehash (extra `copies`)."""
     from asymmlib.data.pictures import decode
+    imagehash = load_package("imagehash")
     prepared = prepare(SOURCE)
     hashes = np.stack([imagehash.phash(decode(prepared.images / path), HASH_SIZE).hash.ravel()
                        for path in prepared.manifest["path"]])

@@ -17,6 +17,7 @@ from asymmbook.evidence.folds import class_sets, fold_table
 from asymmbook.evidence.inference import calibration_error, per_class_accuracy
 from asymmbook.evidence.trial import TrialRun
 from asymmlib.base.files import atomic_write, locked
+from asymmlib.base.tables import read_table
 from asymmlib.data.manifest import EVERY
 from asymmlib.runs import find_run
 
@@ -33,7 +34,7 @@ def trial_dir(folder: Path | None = None) -> Path:
 
 def _read(table, folder):
     path = trial_dir(folder) / f"{table}.csv"
-    return pd.read_csv(path, dtype=TEXTS) if path.is_file() else pd.DataFrame({"run": pd.Series(dtype=str)})
+    return read_table(path, ("run",), TEXTS) if path.is_file() else pd.DataFrame({"run": pd.Series(dtype=str)})
 
 
 def read_runs(folder: Path | None = None) -> pd.DataFrame:
@@ -48,7 +49,7 @@ def read_curves(folder: Path | None = None) -> pd.DataFrame:
 
 def read_folds(folder: Path | None = None) -> pd.DataFrame:
     """Every picture of Caltech-101's categories: name, class, repeat0, repeat1 (the fold that holds it out)."""
-    return pd.read_csv(trial_dir(folder) / "folds.csv")
+    return read_table(trial_dir(folder) / "folds.csv", ("name", "class"))
 
 
 def write_folds(manifest: pd.DataFrame, folder: Path | None = None) -> None:
@@ -109,7 +110,7 @@ def record(runs: Sequence[TrialRun], folder: Path | None = None) -> pd.DataFrame
 
 def _history(name):
     path = find_run(name).folder / "history.csv"
-    frame = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    frame = read_table(path, ("epoch",)) if path.is_file() else pd.DataFrame()
     frame.insert(0, "run", name)
     return frame
 

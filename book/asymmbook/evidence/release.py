@@ -138,7 +138,7 @@ def _measure(run, tensors, prepared):
     measured = {}
     for split in SPLITS:
         result = evaluate(network, run.pictures(split, prepared))
-        right = int((result.predicted == result.labels).sum())
+        right = int(result.right.sum())
         measured[split] = {"right": right, "pictures": len(result.labels), "top1": right / len(result.labels)}
     return measured
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from asymmbook.checkout import results_dir
-from asymmlib.base.files import atomic_write, locked, sweep
+from asymmlib.base.files import READ_ERRORS, atomic_write, locked, sweep
+from asymmlib.base.tables import read_table
 from asymmlib.runs import find_run
 
 __all__ = ["collect", "read_pictures", "read_predictions", "read_results", "write_pictures"]
@@ -20,6 +21,7 @@ __all__ = ["collect", "read_pictures", "read_predictions", "read_results", "writ
 # runs last: whose row is there is recorded, so its curve has to be there before
 TABLES = ("curves", "runs")
 TEXTS = dict.fromkeys(("commit", "manifest_sha256", "python"), str)  # some would read as a number
+KEYS = {"runs": ("run",), "curves": ("run", "epoch")}  # columns with a value in every row
 PREDICTED = ("predicted", "confidence")  # arrays of a predictions file, by weights and split, beside the labels
 
 
@@ -60,9 +62,12 @@ def _merge(path, frame, names, only):
 
 
 def read_results(folder: Path | None = None) -> dict[str, pd.DataFrame]:
-    """Return {"runs": DataFrame, "curves": DataFrame}; empty ones with a column "run" where nothing is recorded."""
+    """Return {"runs": DataFrame, "curves": DataFrame}; empty ones with a column "run" where nothing is recorded.
+
+    Raises `ValueError` that names a table which is damaged or has other columns.
+    """
     folder = folder or results_dir()
-    return {table: pd.read_csv(folder / f"{table}.csv", dtype=TEXTS) if (folder / f"{table}.csv").is_file()
+    return {table: read_table(folder / f"{table}.csv", KEYS[table], TEXTS) if (folder / f"{table}.csv").is_file()
             else pd.DataFrame({"run": pd.Series(dtype=str)}) for table in TABLES}
 
 
@@ -74,9 +79,12 @@ def write_pictures(manifest: pd.DataFrame, folder: Path | None = None) -> None:
 
 
 def read_pictures(split: str = "test", folder: Path | None = None) -> pd.DataFrame:
-    """The pictures of a held-out split in the order of all predictions: name, class. Empty where none is recorded."""
-    path = (folder or results_dir()) / "pictures.csv"
-    pictures = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["name", "class", "split"])
+    """The pictures of a held-out split in the order of all predictions: name, class. Empty where none is recorded.
+
+    Raises `ValueError` for a damaged table.
+    """
+    path, columns = (folder or results_dir()) / "pictures.csv", ["name", "class", "split"]
+    pictures = read_table(path, columns) if path.is_file() else pd.DataFrame(columns=columns)
     return pictures[pictures["split"] == split].drop(columns="split").reset_index(drop=True)
 
 
@@ -84,16 +92,22 @@ def read_predictions(run: str, weights: str = "best", split: str = "test", folde
     """What a recorded run says about each picture of a split: DataFrame with label, predicted, confidence, right.
 
     weights: "best" epoch by eval top-1 or "last". Raises `FileNotFoundError` for a run without recorded predictions and
-    `ValueError` for one that has none for this split.
+    `ValueError` for one that has none for this split, or whose file is damaged.
     """
     path = (folder or results_dir()) / "predictions" / f"{run}.npz"
     if not path.is_file():
         raise FileNotFoundError(f"no predictions {path}: python -m asymmbook experiments collect records them")
-    with np.load(path, allow_pickle=False) as stored:
-        if f"{split}_labels" not in stored:
-            raise ValueError(f"{run} was not measured on the {split} split")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            stored = dict(file)
+        measured = f"{split}_labels" in stored
         frame = pd.DataFrame({"label": stored[f"{split}_labels"],
-                              **{name: stored[f"{weights}_{split}_{name}"] for name in PREDICTED}})
+                              **{name: stored[f"{weights}_{split}_{name}"] for name in PREDICTED}} if measured else {})
+    except (*READ_ERRORS, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): python -m asymmbook experiments "
+                         "collect records it anew") from error
+    if not measured:
+        raise ValueError(f"{run} was not measured on the {split} split")
     return frame.assign(right=frame["label"] == frame["predicted"])
 
 

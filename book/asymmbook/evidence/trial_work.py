@@ -47,7 +47,7 @@ def _end_with_parent():
 def train_and_measure(planned: TrialRun, name: str) -> None:
     """Train a `TrialRun` in this process, as runs/`name`; store what it says about its held-out pictures beside it.
 
-    A loss that is no longer finite is a result, too: such a run is wrong about every picture.
+    A loss, weights or outputs that are not finite are a result, too: such a run is wrong about every picture.
     """
     from asymmlib.base.startup import load_paddle
     load_paddle()
@@ -62,7 +62,7 @@ def train_and_measure(planned: TrialRun, name: str) -> None:
         start = {"start": runs_dir() / planned.start / "last.safetensors", "new_head": True}
     try:
         finished = train(planned.model, planned.recipe, **planned.settings, prepared=prepared, name=name, **start)
-        result = evaluate(finished.network("last"), finished.pictures("eval", prepared))
+        result = evaluate(finished.network("last"), finished.pictures("eval", prepared), finite=True)
         arrays = {"predicted": result.predicted.astype(np.uint8),
                   "confidence": softmax(result.logits).max(axis=1).astype(np.float16)}
         measured = {"last_eval_top1": result.top1}
@@ -70,7 +70,7 @@ def train_and_measure(planned: TrialRun, name: str) -> None:
         print(error, flush=True)
         finished, held_out = find_run(name), int((prepared.manifest["split"] == "eval").sum())
         arrays = {"predicted": np.full(held_out, NOBODY, np.uint8), "confidence": np.zeros(held_out, np.float16)}
-        measured = {"last_eval_top1": 0.0, "diverged": True}
+        measured = {"last_eval_top1": 0.0, "best_eval_top1": 0.0, "best_epoch": 0, "diverged": True}
     finished.write(result={**finished.info.get("result", {}), **measured, "peak_memory_mb": _peak_memory_mb()})
     with atomic_write(finished.folder / "predictions.npz") as file:
         np.savez_compressed(file, **arrays)

@@ -255,7 +255,8 @@
 
   label();
   connect();
-  /* For tests: {model: logits} of a picture file. */
+  /* For tests: the pixels, and {model: logits}, of a picture file. */
+  globalThis.liveDecode = decode;
   globalThis.liveLogits = async (file) => {
     const decoded = await decode(file), found = {};
     for (const model of models) found[model.name] = (await run(model, decoded, 0)).logits;

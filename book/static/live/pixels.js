@@ -1,4 +1,7 @@
-/* From decoded pixels to what the network receives, exactly as asymmlib.dataset does it with Pillow and NumPy.
+/* From decoded pixels to what the network receives, exactly as asymmlib.data.pictures does it with Pillow and NumPy.
+ *
+ * What is transparent shows white: value * alpha / 255, rounded, + 255 - alpha. A canvas keeps colours multiplied by alpha
+ * and gives them back rounded; multiplied again, they are what they were. Of 16 bits a browser keeps the upper eight.
  *
  * Pillow's bilinear filter is a triangle that widens when a picture shrinks, in fixed-point arithmetic with 22 bits, one
  * pass across and one down, each rounded to 8 bits. A canvas would resize differently, and differently in each browser.
@@ -44,14 +47,21 @@ function pass(pixels, width, height, outSize, down) {
   return out;
 }
 
+/* RGBA bytes [height, width, 4] -> RGB bytes [height, width, 3] on a white ground. */
+function onWhite(rgba) {
+  const pixels = new Uint8ClampedArray(rgba.length / 4 * 3);
+  for (let from = 0, to = 0; from < rgba.length; from += 4) {
+    const alpha = rgba[from + 3];
+    for (let channel = 0; channel < 3; channel++) {
+      pixels[to++] = Math.round(rgba[from + channel] * alpha / 255) + 255 - alpha;
+    }
+  }
+  return pixels;
+}
+
 /* RGBA bytes [height, width, 4] -> RGB bytes [size, size, 3]. */
 function resize(rgba, width, height, size) {
-  let pixels = new Uint8ClampedArray(width * height * 3);
-  for (let from = 0, to = 0; from < rgba.length; from += 4) {
-    pixels[to++] = rgba[from];
-    pixels[to++] = rgba[from + 1];
-    pixels[to++] = rgba[from + 2];
-  }
+  let pixels = onWhite(rgba);
   if (width !== size) pixels = pass(pixels, width, height, size, false);
   if (height !== size) pixels = pass(pixels, size, height, size, true);
   return pixels;

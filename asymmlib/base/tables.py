@@ -1,0 +1,35 @@
+"""Recorded tables: CSV files that are read whole, with the columns they should have, or refused by name."""
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+__all__ = ["read_table"]
+
+
+def read_table(path: Path | str, columns: Iterable[str], types: Mapping[str, type] | None = None) -> pd.DataFrame:
+    """Read a CSV file that was written whole, with a line end at its end, as a DataFrame.
+
+    columns: names that it has at least, with a value in every row. types: {column: dtype} for those that pandas would
+    guess wrongly. Raises `FileNotFoundError`; `ValueError` that names the file where it is cut off, not of UTF-8, has
+    other columns or rows of another length.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no table {path}")
+    try:
+        if not path.read_bytes().endswith(b"\n"):
+            raise ValueError("its last line is cut off")
+        frame = pd.read_csv(path, dtype=types, encoding="utf-8", index_col=False, on_bad_lines="error")
+    except (ValueError, OverflowError, MemoryError) as error:  # pandas' own are ValueErrors
+        raise ValueError(_told(path, error)) from error
+    missing = [name for name in columns if name not in frame]
+    empty = [name for name in columns if name in frame and frame[name].isna().any()]
+    if missing or empty:
+        raise ValueError(_told(path, f"no column {', '.join(missing)}" if missing
+                               else f"rows without a value of {', '.join(empty)}"))
+    return frame
+
+
+def _told(path, reason):
+    return f"{path} is damaged or another table ({reason}): put a good copy back, or remove it to have it made anew"

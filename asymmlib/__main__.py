@@ -88,7 +88,7 @@ def _train(options):
     """
     from asymmlib.base import parallel
     from asymmlib.data.sources import prepare
-    from asymmlib.opening import run_folder
+    from asymmlib.records.opening import run_folder
     from asymmlib.training import train
     if options.name is not None:
         run_folder(options.name)  # a wrong name ends here, before pictures are prepared

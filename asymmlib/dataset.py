@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from asymmlib.data.pictures import cached_pixels, measure_statistics, normalise
 
 if TYPE_CHECKING:
-    from asymmlib.data.sources import Prepared
+    from asymmlib.data.manifest import Prepared
 
 __all__ = ["ARTICLE_MEAN", "ARTICLE_STD", "EpochSampler", "Pictures", "make_loader"]
 

@@ -27,7 +27,7 @@ from asymmlib.weights.released import find_released
 if TYPE_CHECKING:
     import paddle
 
-    from asymmlib.data.sources import Prepared
+    from asymmlib.data.manifest import Prepared
     from asymmlib.dataset import Pictures
     from asymmlib.evaluation import Evaluation
 

@@ -25,8 +25,8 @@ from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, Pictures, make_loader
 from asymmlib.fast import accelerate, is_accelerated
 from asymmlib.models import create_model, treat
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet
-from asymmlib.opening import locked_run, open_run, run_folder
 from asymmlib.recipes import Recipe
+from asymmlib.records.opening import locked_run, open_run, run_folder
 from asymmlib.runs import Run
 from asymmlib.weights.own import load_weights, save_weights
 

@@ -9,7 +9,7 @@ import pandas as pd
 from asymmlib.data.manifest import manifest_hash
 
 if TYPE_CHECKING:
-    from asymmlib.data.sources import Prepared
+    from asymmlib.data.manifest import Prepared
 
 __all__ = ["changes", "check_evaluation", "trained_on"]
 

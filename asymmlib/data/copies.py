@@ -12,7 +12,7 @@ from PIL import Image
 from asymmlib.base.extras import missing_package
 
 if TYPE_CHECKING:
-    from asymmlib.data.sources import Prepared
+    from asymmlib.data.manifest import Prepared
 
 __all__ = ["NearCopies", "report_copies"]
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -33,14 +34,33 @@ from asymmlib.data.layout import (
     shown,
 )
 
-__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "class_names", "counts", "list_pictures", "make_manifest",
-           "manifest_hash", "read_manifest", "write_manifest"]
+__all__ = ["COLUMNS", "MINIMUM", "PICTURES", "SPLITS", "Prepared", "class_names", "counts", "list_pictures",
+           "make_manifest", "manifest_hash", "read_manifest", "write_manifest"]
 
 # path: below the folder of class folders; name: `<class>/<file>` without spaces, unique; sha256: of the file's bytes
 COLUMNS = ("path", "class", "split", "sha256", "name")
 SPLITS = ("train", "eval", "test")
 EVERY = MINIMUM  # the article's rule: of every five files in sorted order ...
 SHARES = {0: "eval", 1: "test"}  # ... the first is for evaluation, the second for the test where one is asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Checked pictures, ready to use.
+
+    name: usable as a file name. images: folder of the class folders. folder: `home() / name`, where the manifest and
+    caches lie. manifest: DataFrame as `make_manifest` describes it.
+    """
+
+    name: str
+    images: Path
+    folder: Path
+    manifest: pd.DataFrame
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in the order of their labels."""
+        return class_names(self.manifest)
 
 
 def make_manifest(images: Path | str, test_share: bool = False, on_error: str = "error",

@@ -18,7 +18,7 @@ from asymmlib.data.copies import NearCopies
 from asymmlib.data.decoding import FORMATS, READ_ERRORS, decode
 
 if TYPE_CHECKING:
-    from asymmlib.data.sources import Prepared
+    from asymmlib.data.manifest import Prepared
 
 __all__ = ["FORMATS", "READ_ERRORS", "cached_pixels", "decode", "load_picture", "measure_statistics", "normalise"]
 

@@ -11,10 +11,8 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import pandas as pd
 
 from asymmlib.base.files import (
     READ_ONLY,
@@ -31,7 +29,7 @@ from asymmlib.data.archive import members, stem, unpack
 from asymmlib.data.copies import report_copies
 from asymmlib.data.download import download
 from asymmlib.data.layout import class_entries, is_picture, visible_entries
-from asymmlib.data.manifest import class_names, make_manifest, read_manifest, write_manifest
+from asymmlib.data.manifest import Prepared, make_manifest, read_manifest, write_manifest
 
 __all__ = ["CALTECH16", "CALTECH_MD5", "CALTECH_URL", "MANIFESTS", "Prepared", "find_images", "keep_classes",
            "largest_classes", "prepare"]
@@ -51,25 +49,6 @@ CALTECHS = ("caltech16", "caltech101")  # the sixteen, or all 101 object categor
 ACCEPTED = ("accepted are 'sample', 'caltech16', 'caltech101', or the path of a folder of class folders, or of a zip "
             "or tar of one (--data, data=, or ASYMMLIB_DATA)")
 PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".rar", ".7z")
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """Checked pictures, ready to use.
-
-    name: usable as a file name. images: folder of the class folders. folder: `home() / name`, where the manifest and
-    caches lie. manifest: DataFrame as `asymmlib.data.manifest.make_manifest` describes it.
-    """
-
-    name: str
-    images: Path
-    folder: Path
-    manifest: pd.DataFrame
-
-    @property
-    def class_names(self) -> list[str]:
-        """The classes, in the order of their labels."""
-        return class_names(self.manifest)
 
 
 def prepare(data: Path | str | None = None, *, archive: Path | str | None = None, test_share: bool = False,

@@ -8,8 +8,8 @@ import pytest
 from asymmlib.base import environment
 from asymmlib.data.changes import changes, trained_on
 from asymmlib.data.sources import prepare
-from asymmlib.opening import MADE, open_run, run_folder
 from asymmlib.recipes import Recipe
+from asymmlib.records.opening import MADE, open_run, run_folder
 from asymmlib.runs import Run, find_run
 from asymmlib.training import train
 
@@ -80,7 +80,7 @@ def test_a_run_without_its_record_keeps_its_checkpoints_until_a_fresh_start(prep
 
 def test_a_fresh_start_that_ends_early_shows_no_old_weights(prepared, run, monkeypatch):
     """Ended after the record was replaced, at each step of the clearing, and even where nothing was cleared."""
-    from asymmlib import opening
+    from asymmlib.records import opening
 
     def die(folder):
         raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""The records of runs on disk: opening their folders so that nothing of anybody is lost."""

@@ -10,19 +10,25 @@ READY := $(VENV)/.ready
 PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 SITE := _build/html/index.html
 BROWSER := book/live/node_modules/.package-lock.json
+EXECUTED := _build/executed
+JCACHE := JUPYTERCACHE=$(EXECUTED) OMP_NUM_THREADS=1 $(RUN) $(VENV)/bin/jcache
+PLACE_ZH := mkdir -p _build/html && rm -rf _build/html/zh && cp -R _build/zh_CN/_build/html _build/html/zh
 # $(call EDITION,zh_CN): build from what locale/edition.py has written
 EDITION = build . --all --path-output _build/$(1) --config _build/$(1)/_config.yml --toc _build/$(1)/_toc.yml
 
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONPATH :=
+# two processes of one thread each do more than one of two threads; who is done takes tests over from the other
+PAIR := -m pytest -q -n 2 --dist worksteal
 NBMAKE := -m pytest --nbmake --nbmake-timeout=900 notebooks/
 # no times and no versions of one run in stored notebooks
 CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: bench book book-zh catalogues figures test faults serve notebooks lint unit nbtest site browser wheel aistudio clean setup
+.PHONY: bench book book-zh catalogues figures test quick faults mutants serve notebooks lint unit nbtest site browser \
+  wheel aistudio clean setup executed english chinese
 .DEFAULT_GOAL := book
 
 setup: $(READY) $(BROWSER)
@@ -48,32 +54,49 @@ book: $(READY) $(BROWSER)
 
 test: lint unit nbtest site browser
 
+# The inner loop: what takes less than a minute.
+quick: lint
+	OMP_NUM_THREADS=1 $(RUN) $(PAIR) --ignore=tests/browser -m "not slow and not serial"
+
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(VENV)/bin/lint-imports --no-logo
 	$(RUN) -m mypy
 
 unit: $(READY) $(BROWSER)
-	$(RUN) -m pytest -q --ignore=tests/browser
+	OMP_NUM_THREADS=1 $(RUN) $(PAIR) --ignore=tests/browser -m "not serial"
+	$(RUN) -m pytest -q --ignore=tests/browser -m serial
 
 nbtest: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
-	$(RUN) $(NBMAKE) -n 2
+	OMP_NUM_THREADS=1 $(RUN) $(NBMAKE) -n 2
 
-# The site from stored outputs of the notebooks, which `nbtest` has just executed; pages in book/ do execute.
-site: $(READY) $(BROWSER)
-	$(RUN) -m asymmlib prepare --data sample
-	mkdir -p _build
-	awk '{ print } /execute_notebooks: force/ { print "  exclude_patterns: [\"notebooks/*\"]" }' _config.yml > _build/stored.yml
-	$(JUPYTER_BOOK) build . --config _build/stored.yml -W -n --keep-going --all
-	$(MAKE) book-zh
+# The site from stored outputs of the notebooks, which `nbtest` has just executed; pages in book/ do execute, once for
+# both languages.
+site: executed
+	$(MAKE) --jobs 2 english chinese
+	$(PLACE_ZH)
 
 # The Chinese edition, from stored outputs, into zh/ of the English one: a link leads from each page to its twin.
-book-zh: $(READY)
+book-zh: executed
+	$(MAKE) chinese
+	$(PLACE_ZH)
+
+# The outputs of the pages in book/, for the two builds that follow. Made anew each time: what finds them looks at the
+# text of the cells alone. A page that fails is not among them, so that a build executes it again, fails and says why.
+executed: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
+	rm -rf $(EXECUTED) && mkdir -p $(EXECUTED)  # jcache asks before it makes a folder
+	$(JCACHE) notebook add --reader myst_nb_md $(wildcard book/*.md)
+	$(JCACHE) project execute --executor local-parallel --timeout 900
+
+english: $(READY) $(BROWSER)
+	$(RUN) locale/edition.py en
+	$(JUPYTER_BOOK) build . --config _build/en/_config.yml -W -n --keep-going --all
+
+chinese: $(READY) $(BROWSER)
 	$(RUN) locale/edition.py zh_CN
 	$(JUPYTER_BOOK) $(call EDITION,zh_CN) -W -n --keep-going
-	mkdir -p _build/html && rm -rf _build/html/zh && cp -R _build/zh_CN/_build/html _build/html/zh
 
 # After a change of the English text: bring it into the catalogues of locale/, where its translation is then written.
 catalogues: $(READY)
@@ -85,7 +108,7 @@ catalogues: $(READY)
 
 # The built site in Chromium, with the network cut; skipped, with the reason, where there is no Chromium.
 browser: $(READY)
-	$(RUN) -m pytest -q -rs -n 2 tests/browser
+	$(RUN) $(PAIR) -rs tests/browser
 
 # What others install, in environments of their own; a Python that is not here is skipped, all without a package index.
 wheel aistudio: $(READY)
@@ -99,6 +122,10 @@ notebooks: $(READY)
 # Every fault and every damaged file that book/trust.md counts; `test` does a small part of them.
 faults: $(READY)
 	ASYMMLIB_FAULTS=full OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/faults
+
+# The 200 small mistakes of tests/mutation/mutants.csv that have no verdict yet, tried on the tests; then the count.
+mutants: $(READY)
+	OMP_NUM_THREADS=1 $(RUN) -W ignore tests/mutation/trials.py
 
 # Speed and memory of everything in one interleaved run -> results/bench.csv; `benchmarks/bench.py --quick` only prints.
 bench: $(READY)

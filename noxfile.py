@@ -148,7 +148,7 @@ def wheel(session):
     python = str(work / "bare" / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
     session.run(python, "-m", "pip", "install", "--quiet", str(built), "paddlepaddle", external=True, env=pins)
     session.run("python", "-m", "pytest", "-q", "-rs", "--noconftest", "tests/wheel", *session.posargs,
-                env={"ASYMMLIB_BARE_PYTHON": python, "ASYMMLIB_DIST": str(dist)})
+                env={"BARE_PYTHON": python, "BARE_DIST": str(dist)})
 
 
 def studio_command():

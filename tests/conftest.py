@@ -41,6 +41,22 @@ def picture_folder(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def sample_home(tmp_path_factory):
+    """A folder of data for the drawn pictures: drawing them takes longer than what most tests do with them."""
+    return tmp_path_factory.mktemp("drawn")
+
+
+@pytest.fixture(scope="session")
+def sample(sample_home):
+    """The drawn pictures, which are what `prepare` makes unless told otherwise."""
+    from asymmlib.data.sources import prepare
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASYMMLIB_HOME", str(sample_home))
+        patch.delenv("ASYMMLIB_DATA", raising=False)
+        return prepare()
+
+
+@pytest.fixture(scope="session")
 def caltech16(shared, tmp_path_factory):
     """Caltech-16 from the archive beside the project, prepared once a session in a folder of its own."""
     from asymmlib.data.sources import prepare

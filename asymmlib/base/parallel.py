@@ -9,8 +9,10 @@ import functools
 import json
 import os
 import re
+import signal
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -171,15 +173,35 @@ def share_norms(network: nn.Layer) -> None:
 
 @contextmanager
 def lost_rank_told() -> Iterator[None]:
-    """Turn what the network layer raises when another process has gone into a message that says how to go on."""
+    """Turn what happens when another process has gone into a message that says how to go on.
+
+    The network layer raises, or Paddle's launcher, which watches the processes too, is first with a SIGTERM.
+    """
     try:
-        yield
+        with _terminated():
+            yield
     except (RuntimeError, OSError) as error:
-        if ranks() == 1 or not re.search("gloo|nccl|store|connection", str(error), re.I):
+        if ranks() == 1 or not re.search("gloo|nccl|store|connection|SIGTERM", str(error), re.I):
             raise
         raise RuntimeError(f"process {rank()} of {ranks()} lost another one: it was ended or failed (its own log, "
                            "log/workerlog.N, says why). The job ends; the same command goes on from the last finished "
                            f"epoch. ({error})") from error
+
+
+@contextmanager
+def _terminated():
+    """Within a job of several processes, let a SIGTERM raise `RuntimeError`; only a main thread can."""
+    def end(number, frame):
+        raise RuntimeError("SIGTERM from the launcher")
+
+    if ranks() == 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 class _Sum(paddle.autograd.PyLayer):

@@ -68,6 +68,15 @@ def test_the_front_by_hand():
     assert list(findings.on_front([1, 1], [0.5, 0.5])) == [True, True] and not len(findings.on_front([], []))
 
 
+@pytest.mark.parametrize(("costs", "values", "front"), [
+    ([2, 2], [0.6, 0.4], [True, False]),               # as dear, and better
+    ([2, 1], [0.6, 0.6], [False, True]),               # as good, and cheaper
+    ([1, 2], [0.4, 0.6], [True, True]), ([1, 2], [0.6, 0.4], [True, False])])
+def test_the_front_of_two(costs, values, front):
+    assert list(findings.on_front(costs, values)) == front
+    assert list(findings.on_front(costs[::-1], values[::-1])) == front[::-1]
+
+
 def test_bands_over_seeds(everything):
     band = findings.seed_curves(folder=everything)["Mobilenet_V2"]
     assert band.iloc[1].tolist() == pytest.approx([2, 0.21, 0.20, 0.22, 3])

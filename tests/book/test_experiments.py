@@ -38,6 +38,7 @@ def plan(home, picture_folder, monkeypatch):
     return [entry.name for entry in planned]
 
 
+@pytest.mark.slow
 def test_run_collect_and_nothing_twice(plan, capfd):
     assert list(status()["state"]) == ["not run", "not run"]
     run_experiments("*seed0")
@@ -52,6 +53,7 @@ def test_run_collect_and_nothing_twice(plan, capfd):
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_predictions_recompute_the_recorded_accuracy(plan, home):
     run_experiments("*seed0")
     table = collect_experiments()
@@ -62,6 +64,7 @@ def test_predictions_recompute_the_recorded_accuracy(plan, home):
             assert top1 == pytest.approx(table[f"{which}_{split}_top1"][0])
 
 
+@pytest.mark.slow
 def test_a_failed_run_does_not_stop_the_others(plan, monkeypatch, capfd):
     broken = runner.PLAN[0]
     broken = Planned("broken", broken.model, broken.recipe.replace(data="/nowhere/at/all"), {})

@@ -30,6 +30,7 @@ POLICY = re.search(r'^ +"http-equiv=Content-Security-Policy": "(.*)"$',
                    (project_root() / "book" / "live.md").read_text(encoding="utf-8"), re.M).group(1)
 SIZES = {"asymmnet_small": 64, "mobilenet_v2": 40}
 EPOCHS = {"asymmnet_small": 0, "mobilenet_v2": 3}
+pytestmark = pytest.mark.slow
 TOLERANCE = 1e-3
 FOLDERS = {"en": "book", "zh-CN": "zh"}
 ENGLISH = ["Live demo", "Load the demo (1 MB)", "Choose a picture, drop one here, or paste one:",

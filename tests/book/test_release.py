@@ -40,6 +40,7 @@ def recorded(home, picture_folder, monkeypatch):
     return home
 
 
+@pytest.mark.slow
 def test_the_best_run_by_eval_is_written_and_predict_uses_it(recorded, picture_folder, capsys):
     table = read_results()["runs"].set_index("run")
     released = release.release()
@@ -59,6 +60,7 @@ def test_the_best_run_by_eval_is_written_and_predict_uses_it(recorded, picture_f
     assert lines[0] == str(picture) and {line.split()[1] for line in lines[1:]} == {"blue", "green", "red"}
 
 
+@pytest.mark.slow
 def test_float16_only_where_no_accuracy_changes(recorded, monkeypatch):
     measure = release._measure
 
@@ -75,6 +77,7 @@ def test_float16_only_where_no_accuracy_changes(recorded, monkeypatch):
         assert all(value.dtype == np.float32 for value in stored.values() if value.ndim == 1)
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said(recorded, capsys):
     with pytest.raises(FileNotFoundError, match="weights of asymmnet_large in .*there: none.*ASYMMLIB_WEIGHTS"):
         load_pretrained("asymmnet_large")

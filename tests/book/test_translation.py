@@ -75,6 +75,7 @@ def template(tmp_path_factory):
             for path in pots.rglob("*.pot")}
 
 
+@pytest.mark.slow
 def test_catalogue_is_current(page, catalogue, template):
     here, there = {entry.id for entry in catalogue}, template[page]
     assert here == there, (f"run `make catalogues` and translate; new in the English text: {sorted(there - here)}, "

@@ -105,9 +105,13 @@ class Visitor:
 
     def weight(self):
         """Bytes that GitHub Pages would send: text compressed, pictures and fonts as they are."""
-        text = {".html", ".css", ".js", ".svg", ".json"}
-        return sum(len(gzip.compress(path.read_bytes(), 6)) if path.suffix in text else path.stat().st_size
-                   for path in self.loaded)
+        return sum(map(sent_bytes, self.loaded))
+
+
+@functools.cache
+def sent_bytes(path):
+    text = path.suffix in {".html", ".css", ".js", ".svg", ".json"}
+    return len(gzip.compress(path.read_bytes(), 6)) if text else path.stat().st_size
 
 
 @contextlib.contextmanager

@@ -1,12 +1,17 @@
 """The command line: the same work as the functions, and mistakes answered in one line."""
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from asymmbook.evidence.results import collect, read_results
-from asymmlib.__main__ import COMMANDS, main
+from asymmlib.__main__ import COMMANDS, _parser, main
+from asymmlib.recipes import RECIPES, Recipe
 
 
 def test_prepare_train_evaluate_predict(home, picture_folder, capsys, tmp_path):
@@ -81,3 +86,117 @@ def test_unfinished_runs_are_not_recorded(home, picture_folder, tmp_path):
     with pytest.raises(ValueError, match="not finished: first"):
         collect(["first"], tmp_path)
     assert isinstance(read_results(tmp_path)["runs"], pd.DataFrame)
+
+
+def test_help_tells_the_true_defaults():
+    """Where help says "(default 16)", 16 it is; None is left to the function that a command calls."""
+    (commands,) = (action for action in _parser(COMMANDS, "x", "y")._actions if action.choices)
+    told = {}
+    for command, parser in commands.choices.items():
+        for action in parser._actions:
+            for said in re.findall(r"\(default (.+?)\)", action.help or ""):
+                default = action.default if isinstance(action.default, list) else [action.default]
+                told[command, action.dest] = said == " ".join(map(str, default)) or action.default is None
+    assert all(told.values()) and {("models", "classes"), ("models", "size"), ("bench-infer", "model"),
+                                   ("bench-infer", "size"), ("bench-infer", "batch"), ("train", "model")} <= set(told)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What a command asks for: the arguments of `prepare`, `train` and `find_run`, none of which does anything."""
+    made = {}
+
+    def note(name, result):
+        def noted(*arguments, **settings):
+            made[name] = (arguments, settings)
+            return result
+        return noted
+
+    result = {"last_eval_top1": 0.25, "best_eval_top1": 0.5, "best_epoch": 2}
+    evaluation = SimpleNamespace(labels=[0, 0], loss=1.25, top1=0.5)
+    classifier = SimpleNamespace(evaluate=note("evaluate", evaluation), classes=("ant", "bee", "cat"),
+                                 predict=note("predict", np.array([[0.2, 0.7, 0.1]])))
+    run = SimpleNamespace(info={"result": result}, folder=Path("runs/r"), name="r",
+                          classifier=note("classifier", classifier))
+    monkeypatch.setattr("asymmlib.data.sources.prepare", note("prepare", SimpleNamespace(name="data")))
+    monkeypatch.setattr("asymmlib.training.train", note("train", run))
+    monkeypatch.setattr("asymmlib.runs.find_run", note("find_run", run))
+    monkeypatch.setattr("asymmlib.runs.load_pretrained", note("load_pretrained", classifier))
+    monkeypatch.delenv("ASYMMLIB_RECIPE", raising=False)
+    return made
+
+
+def test_train_passes_everything_on(calls, capsys):
+    data = ["--data", "d", "--archive", "a", "--test-share", "--on-error", "skip"]
+    changes = ["--epochs", "40", "--warmup-epochs", "4", "--seed", "7", "--batch-size", "8", "--image-size", "64",
+               "--base-lr", "0.5", "--amp"]
+    assert main(["train", *data, *changes, "--recipe", "laptop", "--model", "m", "--width", "0.5", "--asymmrate", "2",
+                 "--name", "n", "--start", "s", "--new-head", "--fresh"]) == 0
+    assert calls["prepare"] == (("d",), {"archive": "a", "on_error": "skip", "test_share": True})
+    (model, recipe), settings = calls["train"]
+    assert model == "m" and recipe == RECIPES["laptop"].replace(
+        epochs=40, warmup_epochs=4, seed=7, batch_size=8, image_size=64, base_lr=0.5, amp=True)
+    assert settings.pop("prepared").name == "data" and settings == {
+        "width": 0.5, "asymmrate": 2, "name": "n", "fresh": True, "start": "s", "new_head": True}
+    assert capsys.readouterr().out == ("runs/r: eval top-1 25.0% after the last epoch, best 50.0% in epoch 2\n")
+
+
+def test_train_leaves_the_recipe_as_it_is(calls, monkeypatch):
+    recipe = Recipe("mixed", image_size=32, epochs=2, amp=True, test_share=True, data="own")
+    monkeypatch.setitem(RECIPES, "mixed", recipe)
+    assert main(["train", "--recipe", "mixed"]) == 0
+    assert calls["train"][0] == ("asymmnet_large", recipe)
+    assert calls["prepare"] == (("own",), {"archive": None, "on_error": "error", "test_share": True})
+    assert main(["train"]) == 0 and calls["train"][0][1] == RECIPES["quick"]
+    assert calls["prepare"][1]["test_share"] is False and not calls["train"][1]["fresh"]
+
+
+@pytest.mark.parametrize(("arguments", "which", "split", "share"), [
+    ([], "last", "eval", False), (["--split", "test"], "last", "test", True),
+    (["--weights", "best", "--split", "train", "--test-share"], "best", "train", True)])
+def test_evaluate_asks_for_the_split(calls, capsys, arguments, which, split, share):
+    assert main(["evaluate", "r", "--data", "d", *arguments]) == 0
+    assert calls["prepare"] == (("d",), {"archive": None, "on_error": "error", "test_share": share})
+    assert calls["find_run"][0] == ("r",) and calls["classifier"][0] == (which,) and calls["evaluate"][0][1] == split
+    assert capsys.readouterr().out == f"r ({which}) on 2 {split} pictures of data: loss 1.2500, top-1 50.00%\n"
+
+
+def test_predict_prints_the_most_probable_first(calls, capsys):
+    assert main(["predict", "p.jpg", "--model", "mobilenet_v2", "--top", "2"]) == 0
+    assert calls["load_pretrained"][0] == ("mobilenet_v2",) and calls["predict"][0] == (["p.jpg"],)
+    assert capsys.readouterr().out == "p.jpg\n   70.0%  bee\n   20.0%  ant\n"
+    assert main(["predict", "p.jpg", "--run", "r"]) == 0
+    assert calls["find_run"][0] == ("r",) and calls["classifier"][0] == ("best",)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    with pytest.raises(SystemExit):                    # argparse names what there is
+        main(["predict", "p.jpg", "--model", "resnet50"])
+    assert "choose from" in capsys.readouterr().err
+
+
+def test_export_lists_what_it_wrote(calls, capsys, monkeypatch, tmp_path):
+    def export(classifier, folder):
+        (folder / "weights").write_bytes(bytes(2_500_000))
+        return {"onnx": 2e-5}
+
+    monkeypatch.setattr("asymmlib.deploy.export.export_classifier", export)
+    assert main(["export", "r", "--weights", "best", "--to", str(tmp_path)]) == 0
+    assert calls["classifier"][0] == ("best",)
+    assert capsys.readouterr().out == (f"    2.50 MB  {tmp_path}/weights\n"
+                                       "onnx             differs from the eager logits by 2.0e-05\n")
+
+
+def test_bench_infer_prints_its_table(capsys, monkeypatch, tmp_path):
+    from asymmlib.deploy import timing
+    asked, columns = [], ["engine", "batch", "p50_ms", "p90_ms", "p99_ms", "images_per_s", "ratio", "ratio_low",
+                          "ratio_high", "difference"]
+    table = pd.DataFrame([["eager", 1, 12.3456, 20.0, 30.0, 81.0, 1.0, 0.9, 1.1, 0.0, "cpu"]], columns=[*columns, "z"])
+    monkeypatch.setattr(timing, "measure", lambda *what, **how: asked.append((what, how)) or table)
+    monkeypatch.setattr(timing, "available", lambda: (["eager"], {"onnx": "not installed"}))
+    monkeypatch.setattr(timing, "write", lambda table, path: f"written to {path}")
+    assert main(["bench-infer", "--to", "t.csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert asked == [(("asymmnet_large", 224, [1, 32], 10), {"names": None})]
+    assert lines[0] == "left out: onnx: not installed" and lines[1].split() == columns
+    assert lines[2].split()[:4] == ["eager", "1", "12.3", "20"] and lines[3:] == ["written to t.csv"]
+    main(["bench-infer", "--model", "m", "--size", "64", "--batch", "2", "--rounds", "3", "--engines", "eager"])
+    assert asked[1] == (("m", 64, [2], 3), {"names": ["eager"]}) and "left out" not in capsys.readouterr().out

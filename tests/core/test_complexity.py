@@ -1,12 +1,22 @@
 """Counts against the authors' code, to the last integer, in two ways."""
+from dataclasses import FrozenInstanceError
+
+import numpy as np
 import paddle
 import pandas as pd
 import pytest
 
 from asymmbook.evidence.reference import REFERENCE
-from asymmlib.complexity import count, formula, published_params
+from asymmlib.complexity import (
+    channel_table,
+    costs_by_block,
+    count,
+    formula,
+    published_params,
+    reached_channels,
+)
 from asymmlib.models import create_model
-from asymmlib.network import AsymmNet, asymmnet_small
+from asymmlib.network import AsymmetricalBottleneck, AsymmNet, BlockPlan, asymmnet_small
 
 OFFICIAL = pd.read_csv(REFERENCE / "official_complexity.csv")
 RUNNABLE = OFFICIAL[OFFICIAL["status"] == "ok"]
@@ -109,3 +119,54 @@ def test_hooks_are_removed_when_the_network_fails():
     with pytest.raises(ValueError):
         count(network, (1, 5, 64, 64))
     assert network.training and not any(layer._forward_post_hooks for layer in network.sublayers())
+
+
+def test_the_channel_table_by_hand():
+    """Rows 0 and 2 of the paper's table 1: (3, 16, 16), which does not expand, and (3, 72, 24), from 24 channels."""
+    table = channel_table()
+    assert list(table.columns) == [(rate, part) for rate in (0, 1, 2) for part in ("new", "copied", "filtered")]
+    assert list(table.index) == list(range(15)) and table.index.name == "block" and list(table.columns.names) == [
+        "r", "channels"]
+    assert table.loc[0].tolist() == [0, 0, 16] * 3
+    assert table.loc[2].tolist() == [72, 0, 72, 48, 48, 96, 24, 96, 120]
+    for rate in (0, 1, 2):                             # new channels and the copies on both sides are all there is
+        parts = table[rate].loc[1:]
+        assert (parts["new"] + parts["copied"] == parts["filtered"]).all()
+    assert channel_table((1,), "small").shape == (11, 3)
+
+
+def test_which_channels_an_input_channel_reaches():
+    """One on each side by copying, all new ones by the first pointwise convolution."""
+    plan = BlockPlan(0, 4, 6, 1, 14, 4, 3, 1, False, "relu", False)
+    paddle.seed(0)
+    reached = reached_channels(AsymmetricalBottleneck(plan))
+    copies = np.eye(4, dtype=bool)
+    np.testing.assert_array_equal(reached, np.hstack([copies, np.ones((4, 6), bool), copies]))
+
+
+def test_costs_of_blocks_by_hand():
+    """Block 0 of Large does not expand: 16 filters of 3 x 3 on 112 x 112 and 16 x 16 points, batch norm with each."""
+    cost = formula("large")
+    tables = costs_by_block(cost)
+    assert list(tables) == ["macs", "params"]
+    for table in tables.values():
+        assert list(table.columns) == ["first pointwise", "depthwise", "squeeze-and-excitation", "second pointwise"]
+        assert list(table.index) == list(range(15)) and table.index.name == "block"
+    assert tables["macs"].loc[0].tolist() == [0, 144 * 112**2, 0, 256 * 112**2]
+    assert tables["params"].loc[0].tolist() == [0, 144 + 32, 0, 256 + 32]
+    assert tables["params"].loc[3, "squeeze-and-excitation"] == 96 * 24 + 24 + 24 * 96 + 96  # 96 filtered, a quarter
+    blocks = cost.layers[cost.layers["name"].str.startswith("blocks.")]
+    assert tables["macs"].to_numpy().sum() == blocks["macs"].sum()
+    assert costs_by_block(formula("large", width=0.35, asymmrate=0))["macs"]["first pointwise"][0] == 0
+
+
+@pytest.mark.parametrize("size", [31, 64.0, "64", True])
+def test_a_picture_too_small_or_no_number_is_refused(size):
+    with pytest.raises(ValueError, match=f"size is {size!r}; it must be an integer of at least 32"):
+        formula("small", size=size)
+    assert formula("small", size=32).macs < formula("small", size=33).macs
+
+
+def test_a_count_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        formula("small").layers = None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from asymmlib.data.pictures import cached_pixels, load_picture, measure_statistics, normalise
 from asymmlib.data.sources import prepare
-from asymmlib.dataset import EpochSampler, Pictures, make_loader
+from asymmlib.dataset import EpochSampler, Pictures, _crop_flip, make_loader
 
 
 @pytest.fixture
@@ -123,6 +123,23 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_alone(prepared):
     assert not (first == epoch(3, seed=1)).all()
 
 
+def test_each_epoch_turns_a_picture_anew(prepared):
+    pictures = Pictures(prepared, "train", 32, augmentation="rotate")
+    first = pictures[0][0]
+    pictures.set_epoch(1)
+    assert not (pictures[0][0] == first).all()
+    pictures.set_epoch(0)
+    assert (pictures[0][0] == first).all()
+
+
+def test_without_shuffling_pictures_come_in_the_order_of_the_manifest(prepared):
+    pictures = Pictures(prepared, "train", 32)
+    assert pictures.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    loader = make_loader(pictures, 10)
+    assert np.concatenate([labels.numpy() for _, labels in loader]).ravel().tolist() == pictures.labels.tolist()
+    assert list(loader.batch_sampler)[2] == [20, 21, 22, 23]
+
+
 WORKERS = """
 import sys
 from asymmlib.dataset import Pictures, make_loader
@@ -134,6 +151,7 @@ assert all((a == b).all() for a, b in zip(alone, helped, strict=True))
 """
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_batch(home, picture_folder):
     # in a process of its own: Paddle's workers leave signal handlers behind, on which other engines crash later
     done = subprocess.run([sys.executable, "-c", WORKERS, str(picture_folder)], capture_output=True, text=True)
@@ -145,6 +163,45 @@ def test_each_augmentation_changes_pixels_and_keeps_the_shape(prepared, augmenta
     plain = Pictures(prepared, "train", 32)[0][0]
     changed = Pictures(prepared, "train", 32, augmentation=augmentation)[0][0]
     assert changed.shape == plain.shape and not np.allclose(changed, plain)
+
+
+def colours(pixels):
+    return {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()}
+
+
+def test_nearest_rotation_invents_no_colour_and_bilinear_does(prepared):
+    plain = Pictures(prepared, "train", 32).picture(0)
+    known = colours(plain) | {(0, 0, 0)}               # black comes in at the corners
+    for augmentation in ("rotate", "rotate-nearest"):
+        pictures = Pictures(prepared, "train", 32, augmentation=augmentation, mean=(0, 0, 0), std=(1 / 255,) * 3)
+        turned = pictures[0][0].round().astype(int).transpose(1, 2, 0)
+        assert (colours(turned) <= known) == (augmentation == "rotate-nearest")
+
+
+def test_angles_fill_the_range_to_both_sides(prepared, monkeypatch):
+    angles = []
+    monkeypatch.setattr(Image.Image, "rotate", lambda image, angle, *rest: angles.append(angle) or image)
+    _ = [item for item in Pictures(prepared, "train", 32, augmentation="rotate", rotation=20)]
+    assert len(set(angles)) == 24 and -20 <= min(angles) < -10 and 10 < max(angles) <= 20
+
+
+def test_crops_have_the_areas_and_aspects_of_imagenet_and_half_are_mirrored():
+    """On a picture whose red is its column and whose green is its row, each crop says where it comes from."""
+    size, crops = 200, []
+    rows, columns = np.mgrid[:size, :size]
+    picture = Image.fromarray(np.stack([columns, rows, rows * 0], axis=-1).astype(np.uint8))
+    for seed in range(300):
+        red, green, _ = np.asarray(_crop_flip(picture, np.random.default_rng(seed))).transpose(2, 0, 1).astype(float)
+        assert red.shape == (size, size)
+        crops.append([red[0, -1] - red[0, 0], green[-1, 0] - green[0, 0], red.min(), green.min()])
+    width, height, left, top = np.array(crops).T
+    assert (height > 0).all(), "none is upside down"
+    assert 120 < (width < 0).sum() < 180, "a fair coin lies outside once in two thousand times"
+    width, height = np.abs(width) + 1, height + 1      # from the first pixel to the last one
+    area, aspect = width * height / size**2, width / height
+    assert 0.07 < area.min() < 0.12 and 0.9 < area.max() <= 1.01
+    assert 0.73 < aspect.min() < 0.78 and 1.28 < aspect.max() < 1.37
+    assert left.max() > 0.5 * size and top.max() > 0.5 * size and left.min() < 5 and top.min() < 5
 
 
 def test_sampler_gives_each_index_once(prepared):

@@ -72,9 +72,10 @@ def test_cost_is_a_sum_over_the_log():
     assert imagenet_cost(log[:90], gpus=1)["hours"] == pytest.approx(cost["hours"] / 4, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zero_last_gamma", [False, True])
-def test_a_few_steps_on_the_sample(home, zero_last_gamma, capfd):
-    run = train("asymmnet_small", SHORT.replace(zero_last_gamma=zero_last_gamma), prepared=prepare("sample"))
+def test_a_few_steps_on_the_sample(home, sample, zero_last_gamma, capfd):
+    run = train("asymmnet_small", SHORT.replace(zero_last_gamma=zero_last_gamma), prepared=sample)
     assert len(run.history) == 2 and np.isfinite(run.history["train_loss"]).all()
     assert run.info["recipe"]["name"] == "imagenet" and run.info["pictures"]["train"] == 32
 

@@ -3,7 +3,10 @@ import paddle
 import pytest
 
 from asymmlib.network import (
+    FEATURES,
     ROWS,
+    SQUEEZE,
+    STEM_CHANNELS,
     AsymmetricalBottleneck,
     AsymmNet,
     asymmnet_large,
@@ -26,6 +29,18 @@ def test_output_shape(build):
         assert network(paddle.zeros([2, 3, size, size])).shape == [2, 16]
 
 
+@pytest.mark.parametrize("build", [AsymmNet, asymmnet_large, asymmnet_small])
+def test_a_network_without_further_words(build):
+    """Of the paper's 1000 classes, full width and rate 1; a single class is a network, too."""
+    network, plans = build(), plan_blocks("small" if build is asymmnet_small else "large")
+    assert network.classifier.weight.shape == [1280, 1000] and (network.width, network.asymmrate) == (1.0, 1)
+    assert network.dropout.p == 0.2 and network.port == "pytorch"
+    assert tuple(block.plan for block in network.blocks) == plans
+    spread = network.classifier.weight.numpy().std()  # of 1.28 million draws
+    assert spread == pytest.approx(0.01, rel=0.01) and not network.classifier.bias.numpy().any()
+    assert build(num_classes=1).classifier.weight.shape == [1280, 1]
+
+
 def test_rate_zero_is_the_inverted_residual():
     for plan in plan_blocks("large", asymmrate=0):
         assert plan.copies == 0 and plan.new in (0, plan.depthwise)
@@ -43,6 +58,13 @@ def test_plan_follows_the_table():
     plans = plan_blocks("small")
     assert [plan.out for plan in plans] == [row.out for row in ROWS["small"]]
     assert [plan.c_in for plan in plans[1:]] == [plan.out for plan in plans[:-1]]
+
+
+def test_the_paper_s_channel_counts_are_multiples_of_8():
+    """So rounding up hides no wrong number: with the counts of layers at width 1.0 every row is the paper's."""
+    for rows in ROWS.values():
+        assert all(row.expansion % 8 == row.out % 8 == 0 for row in rows)
+    assert SQUEEZE == {"large": 960, "small": 576} and STEM_CHANNELS == 16 and FEATURES == 1280
 
 
 def test_shortcut_adds_the_input():

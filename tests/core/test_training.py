@@ -11,14 +11,30 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from asymmlib.base import parallel
+from asymmlib.base.files import checksum
 from asymmlib.callbacks import out_of_patience
 from asymmlib.data.sources import prepare
+from asymmlib.dataset import ARTICLE_MEAN, ARTICLE_STD, make_loader
 from asymmlib.evaluation import Evaluation, evaluate, softmax
 from asymmlib.models import create_model
 from asymmlib.network import asymmnet_small
 from asymmlib.recipes import RECIPES, Recipe
-from asymmlib.runs import find_run, list_runs
-from asymmlib.training import make_optimizer, make_pictures, make_schedule, train, zero_last_gamma
+from asymmlib.runs import Run, find_run, list_runs
+from asymmlib.training import (
+    _build,
+    _fit,
+    _observers,
+    _record,
+    _result,
+    make_optimizer,
+    make_pictures,
+    make_schedule,
+    run_name,
+    train,
+    zero_last_gamma,
+)
+from asymmlib.weights.own import save_weights
 
 TINY = Recipe("tiny", image_size=32, epochs=3, batch_size=8, base_lr=0.05)
 
@@ -28,6 +44,7 @@ def prepared(home, picture_folder):
     return prepare(str(picture_folder))
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_records_itself(prepared, capsys):
     run = train("asymmnet_small", TINY.replace(epochs=6), prepared=prepared)
     history = run.history
@@ -59,6 +76,7 @@ def test_history_holds_means_over_all_pictures(prepared):
     assert run.history["train_top1"][0] == pytest.approx(expected.top1, abs=1 / 24)
 
 
+@pytest.mark.slow
 def test_finished_run_is_opened_and_fresh_trains_again(prepared, capsys):
     first = train("asymmnet_small", TINY, prepared=prepared)
     again = train("asymmnet_small", TINY, prepared=prepared)
@@ -69,6 +87,7 @@ def test_finished_run_is_opened_and_fresh_trains_again(prepared, capsys):
     pd.testing.assert_frame_equal(anew.history[columns], first.history[columns])
 
 
+@pytest.mark.slow
 def test_runs_never_overwrite_each_other(prepared):
     train("asymmnet_small", TINY.replace(epochs=1), prepared=prepared, name="mine")
     with pytest.raises(ValueError, match="mine holds a run with another recipe"):
@@ -134,6 +153,7 @@ def _assert_same_run(expected, actual):
     pd.testing.assert_frame_equal(expected.history[columns], actual.history[columns], check_exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 def test_runs_killed_at_random_moments_go_on_and_end_bit_for_bit_the_same(home, picture_folder):
     """One moment in each epoch; where in it, a seed decides. All in processes of their own: what other tests have
@@ -152,6 +172,7 @@ def test_runs_killed_at_random_moments_go_on_and_end_bit_for_bit_the_same(home, 
         assert not epoch or f"killed{epoch} goes on after epoch" in resumed.stdout
 
 
+@pytest.mark.slow
 def test_torn_checkpoint_falls_back_to_the_one_before(prepared, capsys):
     run = train("asymmnet_small", TINY, prepared=prepared, name="torn")
     expected = load_file(run.folder / "last.safetensors")
@@ -186,6 +207,7 @@ def test_schedule_follows_epochs_and_the_article_s_does_not():
     assert published[100] < 1e-9 and published[200] == pytest.approx(0.01)  # back at the top after 200 batches
 
 
+@pytest.mark.slow
 def test_fit_steps_the_schedule_once_an_epoch(prepared):
     run = train("asymmnet_small", TINY, prepared=prepared)
     expected = 0.05 * (1 + np.cos(np.pi * np.arange(3) / 3)) / 2
@@ -268,6 +290,7 @@ def test_patience_counts_epochs_without_a_better_top1(tops, patience, over):
     assert out_of_patience([{"eval_top1": top} for top in tops], patience) == over
 
 
+@pytest.mark.slow
 def test_a_run_out_of_patience_ends_and_is_finished(prepared, capsys):
     recipe = TINY.replace(epochs=9, base_lr=1e-8, patience=2)  # a rate at which nothing changes
     run = train("asymmnet_small", recipe, prepared=prepared)
@@ -275,3 +298,129 @@ def test_a_run_out_of_patience_ends_and_is_finished(prepared, capsys):
     (run.folder / "run.json").write_text(json.dumps({k: v for k, v in run.info.items() if k != "result"}))
     again = train("asymmnet_small", recipe, prepared=prepared)  # killed after its last epoch: no further epoch
     assert len(again.history) == len(run.history)
+
+
+def test_a_result_is_that_of_the_last_and_of_the_first_best_epoch():
+    rows = [{"epoch": number + 1, "eval_top1": top, "eval_loss": 3.0 - number, "seconds": 2.0**number}
+            for number, top in enumerate((0.25, 0.5, 0.5, 0.125))]
+    assert _result(rows, 99.0) == {
+        "last_eval_top1": 0.125, "last_eval_loss": 0.0, "best_eval_top1": 0.5, "best_epoch": 2, "train_seconds": 15.0,
+        "session_seconds": 99.0}
+
+
+def test_a_run_is_named_by_what_makes_it_another():
+    recipe = TINY.replace(data="sample", seed=4)
+    assert run_name("resnet50", recipe, {}) == "resnet50-tiny-sample-seed4"
+    assert run_name("asymmnet_small", recipe, {"width": 0.5, "asymmrate": 2}) == (
+        "asymmnet_small-width0.5-asymmrate2-tiny-sample-seed4")
+
+
+def test_pictures_follow_the_recipe(prepared):
+    recipe = TINY.replace(augmentation="rotate-nearest", rotation=30.0, seed=5, train_per_class=2)
+    train_set, eval_set = make_pictures(prepared, recipe)
+    assert (len(train_set), len(eval_set)) == (6, 6) and (train_set.split, eval_set.split) == ("train", "eval")
+    assert (train_set.augmentation, train_set.rotation, train_set.seed) == ("rotate-nearest", 30.0, 5)
+    assert eval_set.augmentation == "none" and (train_set.size, eval_set.size) == (32, 32)
+    assert (eval_set.mean, eval_set.std) == (train_set.mean, train_set.std) and train_set.mean != ARTICLE_MEAN
+    for pictures in make_pictures(prepared, recipe.replace(normalisation="article")):
+        assert (pictures.mean, pictures.std) == (ARTICLE_MEAN, ARTICLE_STD)
+
+
+@pytest.mark.parametrize(("optimizer", "expected"), [
+    ("momentum", [1 - 0.5 * 2, 1 - 0.5 * 2 - 0.5 * (0.75 * 2 + 2)]),
+    ("nesterov", [1 - 0.5 * (2 + 0.75 * 2), 1 - 0.5 * (2 + 0.75 * 2) - 0.5 * (2 + 0.75 * (0.75 * 2 + 2))])])
+def test_two_steps_of_momentum_by_hand(optimizer, expected):
+    network, found = paddle.nn.Linear(1, 1, bias_attr=False), []
+    paddle.assign(paddle.ones([1, 1]), network.weight)
+    stepper = make_optimizer(network, TINY.replace(optimizer=optimizer, momentum=0.75, weight_decay=0.0), 0.5)
+    for _ in range(2):
+        (2 * network.weight).sum().backward()
+        stepper.step()
+        stepper.clear_grad()
+        found.append(network.weight.item())
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("rank", "names"), [
+    (0, ["Reproducible", "EpochLog", "BestModel", "VisualDLLog", "Progress", "LRScheduler", "EarlyStop", "Checkpoint"]),
+    (1, ["Reproducible", "EpochLog", "LRScheduler", "EarlyStop"])])
+def test_callbacks_stand_in_their_order_and_only_rank_0_writes(prepared, monkeypatch, rank, names):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
+    train_set, eval_set = make_pictures(prepared, TINY)
+    run = Run(prepared.folder / "run", {"model": "x"})
+    observers, log = _observers(run, TINY, make_loader(train_set, 8), eval_set, [], True)
+    assert [type(observer).__name__ for observer in observers] == names and observers[1] is log
+    assert _record(run, extra=1).info == {"model": "x", "extra": 1}
+    assert (run.folder / "run.json").exists() == (rank == 0)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_last_gammas_are_zero_only_where_the_recipe_says_so(wanted):
+    recipe = TINY.replace(zero_last_gamma=wanted, dropout=0.5)
+    network = _build("asymmnet_small", 3, {"width": 0.5}, recipe, None, False)
+    found = {bool((block.project.bn.weight == 0).all()) for block in network.blocks if block.plan.shortcut}
+    assert found == {wanted} and (network.width, network.dropout.p) == (0.5, 0.5)
+
+
+def test_a_run_from_other_weights_is_another_run(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("asymmlib.training._fit", lambda run, *others: run.write(result={}))
+    starts = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for number, path in enumerate(starts):
+        paddle.seed(number)
+        save_weights(asymmnet_small(num_classes=3), path)
+
+    def run(start, **others):
+        return train("asymmnet_small", TINY, prepared=prepared, name="mine", start=start, **others)
+
+    assert run(starts[0]).info["start"] == {"sha256": checksum(starts[0]), "new_head": False}
+    assert run(starts[0]).finished
+    for start, others in ((starts[1], {}), (starts[0], {"new_head": True}), (None, {})):
+        with pytest.raises(ValueError, match="mine holds a run with another start; give this run another name"):
+            run(start, **others)
+    assert run(starts[1], fresh=True).info["start"]["sha256"] == checksum(starts[1])
+    with pytest.raises(ValueError, match="new_head .--new-head. needs start"):
+        run(None, new_head=True)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_loads_its_share_of_the_same_shuffled_batches(prepared, monkeypatch, rank):
+    class LoadedError(Exception):
+        pass
+
+    def load(*arguments, **settings):
+        raise LoadedError(make_loader(*arguments, **settings).batch_sampler)
+
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
+    monkeypatch.setattr(parallel, "_barrier", lambda: None)
+    monkeypatch.setattr("asymmlib.training.make_loader", load)
+    with pytest.raises(LoadedError) as caught:
+        _fit(Run(prepared.folder / "run", {}), TINY.replace(seed=6), prepared, lambda: None)
+    (sampler,) = caught.value.args
+    assert (sampler.rank, sampler.ranks, sampler.batch_size, sampler.seed) == (rank, 2, 8, 6) and sampler.shuffled
+
+
+def test_data_that_nobody_prepared_is_that_of_the_recipe(home, monkeypatch):
+    asked = []
+
+    def prepare_data(*arguments, **settings):
+        asked.append((arguments, settings))
+        raise LookupError
+
+    monkeypatch.setattr("asymmlib.training.prepare", prepare_data)
+    with pytest.raises(LookupError):
+        train("asymmnet_small", TINY.replace(data="mine", test_share=True))
+    assert asked == [(("mine",), {"test_share": True})]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_fast_kernels_are_asked_for_where_the_recipe_wants_them(prepared, monkeypatch, wanted):
+    asked = []
+    monkeypatch.setattr("asymmlib.training.accelerate", asked.append)
+    monkeypatch.setattr("asymmlib.training.load_checkpoint", lambda *others: 1 / 0)  # far enough
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "cpu")
+    with pytest.raises(ZeroDivisionError):
+        _fit(Run(prepared.folder / "run", {}), TINY.replace(accelerate=wanted), prepared,
+             lambda: paddle.nn.Linear(2, 2))
+    assert len(asked) == wanted

@@ -11,43 +11,40 @@ from asymmlib.data.sources import prepare
 from asymmlib.dataset import Pictures
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ASYMMLIB_HOME", str(tmp_path_factory.mktemp("drawn")))
-        return prepare("sample")
+@pytest.mark.slow
+def test_layout_is_the_articles(sample):
+    assert sample.class_names == sorted(CLASSES) and len(CLASSES) == 16
+    assert sample.images.name == "Images"
+    assert (sample.manifest.groupby("class").size() == 60).all()
+    assert sample.manifest["split"].value_counts().to_dict() == {"train": 768, "eval": 192}
 
 
-def test_layout_is_the_articles(prepared):
-    assert prepared.class_names == sorted(CLASSES) and len(CLASSES) == 16
-    assert prepared.images.name == "Images"
-    assert (prepared.manifest.groupby("class").size() == 60).all()
-    assert prepared.manifest["split"].value_counts().to_dict() == {"train": 768, "eval": 192}
+@pytest.mark.slow
+def test_the_sample_is_the_default_and_is_drawn_once(home, sample_home, sample, monkeypatch):
+    monkeypatch.setenv("ASYMMLIB_HOME", str(sample_home))
+    times = {path: path.stat().st_mtime_ns for path in sample.images.rglob("*.jpg")}
+    for again in (prepare(), prepare("sample")):
+        assert sample.name == again.name == "sample" and sample.images == again.images
+    assert len(times) > 900 and times == {path: path.stat().st_mtime_ns for path in again.images.rglob("*.jpg")}
 
 
-def test_the_sample_is_the_default_and_is_drawn_once(home):
-    first = prepare()
-    times = {path: path.stat().st_mtime_ns for path in first.images.rglob("*.jpg")}
-    again = prepare("sample")
-    assert first.name == again.name == "sample" and first.images == again.images
-    assert times == {path: path.stat().st_mtime_ns for path in again.images.rglob("*.jpg")}
-
-
-def test_grey_pictures_spaces_and_sizes_vary(prepared):
-    with_space = prepared.manifest[prepared.manifest["path"].str.contains(" ")]
+@pytest.mark.slow
+def test_grey_pictures_spaces_and_sizes_vary(sample):
+    with_space = sample.manifest[sample.manifest["path"].str.contains(" ")]
     assert 20 < len(with_space) < 300
     assert not with_space["name"].str.contains(" ").any()
     modes, sizes = {}, set()
-    for path, label in zip(prepared.manifest["path"], prepared.manifest["class"], strict=True):
-        with Image.open(prepared.images / path) as image:
+    for path, label in zip(sample.manifest["path"], sample.manifest["class"], strict=True):
+        with Image.open(sample.images / path) as image:
             modes.setdefault(image.mode, set()).add(label)
             sizes.add(image.size)
     assert set(modes) == {"RGB", "L"} and 5 < len(modes["L"]) <= 16
     assert max(map(max, sizes)) <= 160 and len(sizes) > 100
 
 
-def test_nearest_neighbour_on_pixels_stays_under_60_percent(prepared):
-    train, evaluation = Pictures(prepared, "train", 32), Pictures(prepared, "eval", 32)
+@pytest.mark.slow
+def test_nearest_neighbour_on_pixels_stays_under_60_percent(sample):
+    train, evaluation = Pictures(sample, "train", 32), Pictures(sample, "eval", 32)
     known = train.pixels[train.rows].reshape(len(train), -1).astype(np.float32)
     asked = evaluation.pixels[evaluation.rows].reshape(len(evaluation), -1).astype(np.float32)
     distance = (asked**2).sum(1)[:, None] - 2 * asked @ known.T + (known**2).sum(1)

@@ -151,6 +151,7 @@ def test_what_a_killed_run_left_is_removed(home):
     assert tree(first.folder) == ["manifest.csv", "source.txt"]
 
 
+@pytest.mark.slow
 def test_processes_at_once_give_one_result(home):
     packed = write_zip(home / "Images.zip", pictures("", number=50))
     code = "import sys; from asymmlib.data.sources import prepare; print(prepare(sys.argv[1], progress=False).images)"

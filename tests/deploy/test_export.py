@@ -20,6 +20,7 @@ from asymmlib.weights.own import load_weights
 
 SIZE = 64
 SMALL = tuple(name for name in MODELS if name not in ("vgg19", "resnet50"))
+pytestmark = pytest.mark.slow
 needs_onnx = pytest.mark.skipif(bool(engines.missing("onnxruntime")), reason="the extra `ship` is not installed")
 
 
@@ -34,7 +35,13 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def exported(network, tmp_path_factory):
+def before(network):
+    """The network's tensors and its forward before its export."""
+    return {name: value.numpy() for name, value in network.state_dict().items()}, network.forward
+
+
+@pytest.fixture(scope="module")
+def exported(network, before, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     metadata = {"classes": ["façade", "b"], "mean": [0.5, 0.4, 0.3]}
     return folder, export.export(network, folder, SIZE, metadata)
@@ -129,11 +136,10 @@ def test_float16_weights_keep_vectors_and_refuse_what_does_not_fit(tmp_path):
     assert not (tmp_path / "b.safetensors").exists()
 
 
-def test_the_network_is_left_as_it_was(network, exported, tmp_path):
-    before, forward = {name: value.numpy() for name, value in network.state_dict().items()}, network.forward
-    export.export(network, tmp_path, SIZE)
+def test_the_network_is_left_as_it_was(network, before, exported):
+    tensors, forward = before
     assert network.forward == forward and "forward" not in vars(network)
-    assert all(np.array_equal(value.numpy(), before[name]) for name, value in network.state_dict().items())
+    assert all(np.array_equal(value.numpy(), tensors[name]) for name, value in network.state_dict().items())
 
 
 def test_a_wrong_file_is_noticed(network, exported, tmp_path):

@@ -29,6 +29,7 @@ def distance(a, b):
     return np.linalg.norm(a.astype("float64") - b) / np.linalg.norm(b.astype("float64"))
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(("name", "settings"), [
     *(("asymmnet_" + variant, {"asymmrate": rate}) for variant in ("large", "small") for rate in (0, 1, 2)),

@@ -89,6 +89,7 @@ plans = st.builds(plan, c_in=few_channels, new=st.integers(4, 9), copies=st.inte
                   kernel=st.sampled_from([3, 5]), stride=st.sampled_from([1, 2]), se=st.booleans())
 
 
+@pytest.mark.slow
 @needs_kernels
 @settings(few, max_examples=60)
 @given(plan=plans, n=st.integers(1, 4), h=sides, w=sides, training=st.booleans(), seed=st.integers(0, 99))
@@ -228,12 +229,14 @@ def program(**environment):
                           env=os.environ | {"OMP_NUM_THREADS": "1"} | environment)
 
 
+@pytest.mark.slow
 def test_no_compiler(tmp_path):
     done = program(PATH=str(tmp_path), ASYMMLIB_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0 and done.stdout.startswith("False"), done.stderr
     assert done.stderr.count("no fast kernels here (") == 1
 
 
+@pytest.mark.slow
 @needs_kernels
 def test_a_damaged_cache_entry_is_made_anew(tmp_path):
     assert program(ASYMMLIB_CACHE=str(tmp_path)).stdout.startswith("True")

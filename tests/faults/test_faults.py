@@ -34,7 +34,8 @@ FILES |= {"checkpoint": 1000, "table": 500, "card": 500}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 PAIRS = [(fault, work) for fault, (_, every, few) in FAULTS.items() for work in (every if FULL else few)]
 PART = 500  # files a process: one that dies costs the rest of its part
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9, limits and forks are POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32",
+                                                   reason="kill -9, limits and forks are POSIX")]
 
 
 @pytest.fixture

@@ -234,6 +234,7 @@ def test_convert_there_and_back(tmp_path, capsys, source):
     assert same(state(first), state(second))
 
 
+@pytest.mark.slow
 def test_convert_with_a_new_head_and_train_from_it(home, picture_folder, tmp_path, capsys):
     ours = tmp_path / "start.safetensors"
     assert main(["convert", str(TORCH), str(ours), "--new-head", "--classes", "3"]) == 0
@@ -281,6 +282,7 @@ def test_mistakes_in_convert_end_in_one_line(capsys, tmp_path, monkeypatch, argu
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_convert_finds_the_settings_of_every_network(tmp_path):
     for variant, width, rate in (("large", 0.5, 2), ("small", 1.0, 0), ("large", 1.25, 1)):
         export_official(AsymmNet(variant, 5, width, rate), tmp_path / "x.npz")
@@ -315,6 +317,7 @@ def outcome(data):
         assert peak <= max(len(data), 2**17), f"{peak} bytes for a file of {len(data)}"
 
 
+@pytest.mark.slow
 def test_cut_files_end_in_an_error_that_says_where(whole):
     places = [*range(1024), *np.random.default_rng(0).integers(1024, len(whole), 100)]
     for place in places:
@@ -323,6 +326,7 @@ def test_cut_files_end_in_an_error_that_says_where(whole):
         assert 0 <= int(message.split("at byte ")[1].split(":")[0]) <= place
 
 
+@pytest.mark.slow
 def test_single_byte_corruptions_end_cleanly(whole):
     """500 anywhere, where most hit values, and 500 in headers and names; each byte gets another value."""
     rng = np.random.default_rng(1)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-PYTHON, DIST = os.environ.get("ASYMMLIB_BARE_PYTHON"), Path(os.environ.get("ASYMMLIB_DIST", ""))
+PYTHON, DIST = os.environ.get("BARE_PYTHON"), Path(os.environ.get("BARE_DIST", ""))
 if not PYTHON:
     pytest.skip("`make wheel` runs these in an environment of their own", allow_module_level=True)
 

@@ -64,7 +64,10 @@ def train_in_float64():
     """
     def create(*arguments, original=training.create_model, **settings):
         paddle.set_default_dtype("float32")
-        network = original(*arguments, **settings).to(dtype="float64")
+        return original(*arguments, **settings)
+
+    def treat(*arguments, original=training.treat):
+        network = original(*arguments).to(dtype="float64")
         for layer in network.sublayers():
             if isinstance(layer, paddle.nn.BatchNorm2D):
                 layer._momentum, layer._epsilon = float(np.float32(layer._momentum)), float(np.float32(layer._epsilon))
@@ -72,7 +75,7 @@ def train_in_float64():
         paddle.set_default_dtype("float64")
         return network
 
-    training.create_model = create
+    training.create_model, training.treat = create, treat
 
 
 def shift_batches(shift, original=EpochSampler.__iter__):

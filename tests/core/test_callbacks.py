@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from asymmlib.callbacks import BestModel, EarlyStop, EpochLog, Progress, Reproducible, VisualDLLog
+from asymmlib.callbacks import BestModel, EarlyStop, EpochLog, Finite, Progress, Reproducible, VisualDLLog
 
 
 def epochs(callback, tops, network):
@@ -94,9 +94,11 @@ def test_a_row_weighs_batches_by_their_pictures_and_is_written(tmp_path):
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_ends_the_run_and_says_where(tmp_path, loss):
     log, _ = log_of(tmp_path, [{"epoch": 1}])
-    log.on_epoch_begin(0)
+    finite = Finite(1)
+    finite.set_model(log.model)
+    finite.on_epoch_begin(0)
     with pytest.raises(FloatingPointError, match=f"became {loss} in epoch 2, batch 4, at learning rate 0.25: lower"):
-        log.on_train_batch_end(3, {"loss": [loss], "batch_size": 4})
+        finite.on_train_batch_end(3, {"loss": [loss], "batch_size": 4})
 
 
 def test_progress_counts_from_where_the_run_goes_on(monkeypatch, capsys):

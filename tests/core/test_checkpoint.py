@@ -60,7 +60,8 @@ def test_the_two_newest_are_kept_and_a_damaged_one_is_passed_over(tmp_path, caps
     assert network[0].bias.tolist() == [2, 2, 2]
     assert "epoch-0003.safetensors is damaged" in capsys.readouterr().out
     (tmp_path / "epoch-0002.safetensors").write_bytes(b"")
-    assert load_checkpoint(tmp_path, network, optimizer) == []
+    with pytest.raises(ValueError, match="none of the 2 checkpoints in .* can be used"):
+        load_checkpoint(tmp_path, network, optimizer)
 
 
 @pytest.mark.parametrize("rate", [0.25])

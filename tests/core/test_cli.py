@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from asymmbook.evidence.results import collect, read_results
-from asymmlib.__main__ import COMMANDS, _parser, main
+from asymmlib.__main__ import COMMANDS, main
+from asymmlib.base.commands import make_parser
 from asymmlib.recipes import RECIPES, Recipe
 
 
@@ -90,7 +91,7 @@ def test_unfinished_runs_are_not_recorded(home, picture_folder, tmp_path):
 
 def test_help_tells_the_true_defaults():
     """Where help says "(default 16)", 16 it is; None is left to the function that a command calls."""
-    (commands,) = (action for action in _parser(COMMANDS, "x", "y")._actions if action.choices)
+    (commands,) = (action for action in make_parser(COMMANDS, "x", "y")._actions if action.choices)
     told = {}
     for command, parser in commands.choices.items():
         for action in parser._actions:
@@ -127,12 +128,14 @@ def calls(monkeypatch):
 
 
 def test_train_passes_everything_on(calls, capsys):
-    data = ["--data", "d", "--archive", "a", "--test-share", "--on-error", "skip"]
+    data = ["--data", "d", "--archive", "a", "--test-share", "--on-error", "skip", "--names-encoding",
+            "cp932"]
     changes = ["--epochs", "40", "--warmup-epochs", "4", "--seed", "7", "--batch-size", "8", "--image-size", "64",
                "--base-lr", "0.5", "--amp"]
     assert main(["train", *data, *changes, "--recipe", "laptop", "--model", "m", "--width", "0.5", "--asymmrate", "2",
                  "--name", "n", "--start", "s", "--new-head", "--fresh"]) == 0
-    assert calls["prepare"] == (("d",), {"archive": "a", "on_error": "skip", "test_share": True})
+    assert calls["prepare"] == (("d",), {"archive": "a", "on_error": "skip", "test_share": True,
+                                          "names_encoding": "cp932"})
     (model, recipe), settings = calls["train"]
     assert model == "m" and recipe == RECIPES["laptop"].replace(
         epochs=40, warmup_epochs=4, seed=7, batch_size=8, image_size=64, base_lr=0.5, amp=True)
@@ -146,7 +149,8 @@ def test_train_leaves_the_recipe_as_it_is(calls, monkeypatch):
     monkeypatch.setitem(RECIPES, "mixed", recipe)
     assert main(["train", "--recipe", "mixed"]) == 0
     assert calls["train"][0] == ("asymmnet_large", recipe)
-    assert calls["prepare"] == (("own",), {"archive": None, "on_error": "error", "test_share": True})
+    assert calls["prepare"] == (("own",), {"archive": None, "on_error": "error", "test_share": True,
+                                            "names_encoding": None})
     assert main(["train"]) == 0 and calls["train"][0][1] == RECIPES["quick"]
     assert calls["prepare"][1]["test_share"] is False and not calls["train"][1]["fresh"]
 
@@ -156,7 +160,8 @@ def test_train_leaves_the_recipe_as_it_is(calls, monkeypatch):
     (["--weights", "best", "--split", "train", "--test-share"], "best", "train", True)])
 def test_evaluate_asks_for_the_split(calls, capsys, arguments, which, split, share):
     assert main(["evaluate", "r", "--data", "d", *arguments]) == 0
-    assert calls["prepare"] == (("d",), {"archive": None, "on_error": "error", "test_share": share})
+    assert calls["prepare"] == (("d",), {"archive": None, "on_error": "error", "test_share": share,
+                                          "names_encoding": None})
     assert calls["find_run"][0] == ("r",) and calls["classifier"][0] == (which,) and calls["evaluate"][0][1] == split
     assert capsys.readouterr().out == f"r ({which}) on 2 {split} pictures of data: loss 1.2500, top-1 50.00%\n"
 

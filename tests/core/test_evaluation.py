@@ -51,7 +51,7 @@ def test_probabilities_of_each_row():
 
 
 def test_a_sure_and_wrong_answer_has_a_finite_loss():
-    assert Evaluation(np.array([[0.0, 5000.0]]), np.array([0])).loss == pytest.approx(300 * np.log(10))
+    assert Evaluation(np.array([[0.0, 5000.0]]), np.array([0])).loss == 5000  # not cut where float64 ends
 
 
 def test_classes_that_nobody_predicts_are_in_the_confusion():

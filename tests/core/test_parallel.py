@@ -106,16 +106,6 @@ def test_only_the_loss_of_a_connection_is_called_that(monkeypatch):
         raise RuntimeError("shapes differ")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is POSIX")
-def test_a_launcher_that_is_first_to_see_the_loss_is_understood(monkeypatch):
-    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RuntimeError, match="process 0 of 2 lost another one.*SIGTERM"), parallel.lost_rank_told():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
 def test_processes_that_differ_are_told_which_fact(monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
     monkeypatch.setattr(parallel, "_exchange", lambda facts: [facts, {**facts, "recipe": {"epochs": 3}}])
@@ -131,6 +121,16 @@ def test_what_rank_0_finds_wrong_ends_all(monkeypatch):
     monkeypatch.setattr(parallel, "_exchange", lambda answer: [{"error": "not this folder"}, answer])
     with pytest.raises(ValueError, match="not this folder"):
         parallel.from_first(lambda: pytest.fail("asked of another process than the first"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is POSIX")
+def test_a_launcher_that_is_first_to_see_the_loss_is_understood(monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RuntimeError, match="process 0 of 2 lost another one.*SIGTERM"), parallel.lost_rank_told():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.slow
@@ -262,7 +262,6 @@ def test_a_lost_process_ends_the_job_with_a_message_and_it_goes_on(place, two):
     assert differences(folder, two[2]).max() == 0
 
 
-@pytest.mark.serial
 def test_machines_that_do_not_share_the_runs_folder_end_with_one_message(place, two):
     folder = two[2].with_name("apart")
     shutil.copytree(two[2], folder)

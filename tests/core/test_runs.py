@@ -16,8 +16,10 @@ from asymmlib.runs import Classifier, Run, find_run, list_runs, load_pretrained
 from asymmlib.weights.own import save_weights
 
 CLASSES = ["blue", "green", "red"]
-INFO = {"model": "asymmnet_small", "settings": {"width": 0.5}, "recipe": {"image_size": 32, "data": "x"},
+INFO = {"model": "asymmnet_small", "settings": {"width": 0.5},
+        "recipe": {"name": "tiny", "image_size": 32, "epochs": 2, "data": "x"},
         "classes": CLASSES, "mean": [0.5, 0.25, 0.125], "std": [0.5, 0.25, 0.2]}
+RESULT = {"last_eval_top1": 0.5, "best_eval_top1": 0.75}
 
 
 class Colour(paddle.nn.Layer):
@@ -98,13 +100,13 @@ def test_a_run_gives_its_weights_and_says_where_they_come_from(trained):
     with pytest.raises(ValueError, match="unknown weights 'first'; known: last, best"):
         run.classifier("first")
     (run.folder / "best.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="no weights at .*best.safetensors"):
+    with pytest.raises(FileNotFoundError, match="run mine has no best weights yet .*best.safetensors"):
         run.network("best")
 
 
 def test_a_run_on_disk(run, home):
     assert find_run("mine") == run == find_run(run.folder) and find_run("mine").info == INFO
-    assert run.name == "mine" and not run.finished and run.write(result={}).finished
+    assert run.name == "mine" and not run.finished and run.write(result=RESULT).finished
     (run.folder / "history.csv").write_text("epoch,lr\n1,0.5\n")
     pd.testing.assert_frame_equal(run.history, pd.DataFrame({"epoch": [1], "lr": [0.5]}))
     Run(home / "runs" / "also", INFO).write()

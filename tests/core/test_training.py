@@ -342,15 +342,16 @@ def test_two_steps_of_momentum_by_hand(optimizer, expected):
 
 
 @pytest.mark.parametrize(("rank", "names"), [
-    (0, ["Reproducible", "EpochLog", "BestModel", "VisualDLLog", "Progress", "LRScheduler", "EarlyStop", "Checkpoint"]),
-    (1, ["Reproducible", "EpochLog", "LRScheduler", "EarlyStop"])])
+    (0, ["Reproducible", "Finite", "EpochLog", "BestModel", "VisualDLLog", "Progress", "LRScheduler", "EarlyStop",
+         "Checkpoint"]),
+    (1, ["Reproducible", "Finite", "EpochLog", "LRScheduler", "EarlyStop"])])
 def test_callbacks_stand_in_their_order_and_only_rank_0_writes(prepared, monkeypatch, rank, names):
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
     monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
     train_set, eval_set = make_pictures(prepared, TINY)
     run = Run(prepared.folder / "run", {"model": "x"})
     observers, log = _observers(run, TINY, make_loader(train_set, 8), eval_set, [], True)
-    assert [type(observer).__name__ for observer in observers] == names and observers[1] is log
+    assert [type(observer).__name__ for observer in observers] == names and observers[2] is log
     assert _record(run, extra=1).info == {"model": "x", "extra": 1}
     assert (run.folder / "run.json").exists() == (rank == 0)
 
@@ -363,8 +364,11 @@ def test_last_gammas_are_zero_only_where_the_recipe_says_so(wanted):
     assert found == {wanted} and (network.width, network.dropout.p) == (0.5, 0.5)
 
 
+RESULT = {"last_eval_top1": 0.5, "best_eval_top1": 0.75}
+
+
 def test_a_run_from_other_weights_is_another_run(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr("asymmlib.training._fit", lambda run, *others: run.write(result={}))
+    monkeypatch.setattr("asymmlib.training._fit", lambda run, *others: run.write(result=RESULT))
     starts = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for number, path in enumerate(starts):
         paddle.seed(number)
@@ -376,7 +380,7 @@ def test_a_run_from_other_weights_is_another_run(prepared, tmp_path, monkeypatch
     assert run(starts[0]).info["start"] == {"sha256": checksum(starts[0]), "new_head": False}
     assert run(starts[0]).finished
     for start, others in ((starts[1], {}), (starts[0], {"new_head": True}), (None, {})):
-        with pytest.raises(ValueError, match="mine holds a run with another start; give this run another name"):
+        with pytest.raises(ValueError, match="mine holds a run with another start .*: give this run another name"):
             run(start, **others)
     assert run(starts[1], fresh=True).info["start"]["sha256"] == checksum(starts[1])
     with pytest.raises(ValueError, match="new_head .--new-head. needs start"):

@@ -83,14 +83,15 @@ def test_switches_are_true_or_false(field):
 
 
 def test_what_a_recipe_does_unless_told_otherwise():
-    """The defaults decide what recorded runs did: a run.json older than a field is read with them."""
+    """The defaults decide what recorded runs did: a run.json older than a field is read with them, or with `BEFORE`."""
     recipe = Recipe("mine", image_size=64, epochs=10)
     assert recipe.as_dict() == {
         "name": "mine", "image_size": 64, "epochs": 10, "batch_size": 32, "base_lr": 0.01, "data": None,
         "test_share": False, "train_per_class": None, "optimizer": "momentum", "momentum": 0.9, "weight_decay": 1e-4,
         "asymmnet_weight_decay": None, "decay_bias_and_norm": True, "schedule": "cosine", "warmup_epochs": 0,
         "label_smoothing": 0.0, "dropout": 0.2, "zero_last_gamma": False, "normalisation": "measured",
-        "augmentation": "rotate", "rotation": 10.0, "accelerate": True, "amp": False, "patience": None, "seed": 0}
+        "augmentation": "rotate", "rotation": 10.0, "initialisation": "he", "norm": "common", "drop_last": False,
+        "accelerate": True, "amp": False, "patience": None, "seed": 0}
 
 
 def test_recorded_results_and_stored_notebooks_were_made_with_these_numbers():

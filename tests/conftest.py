@@ -1,4 +1,6 @@
 """Fixtures shared by all tests."""
+import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +8,16 @@ import pytest
 from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"  # reference numbers and pictures, where a checkout has them
+
+
+def pytest_configure():
+    """Let Ctrl-C and SIGHUP do again what they do in a terminal: what `&` and nohup start ignores them, and so would
+    every process that a test starts."""
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        ours = number and threading.current_thread() is threading.main_thread()
+        if ours and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")

@@ -91,6 +91,7 @@ if __name__ == "__main__":
     name, trials, seed, root = sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
     warnings.simplefilter("ignore")
     os.environ |= {"ASYMMLIB_HOME": str(root / "data"), "ASYMMLIB_RUNS": str(root / "runs")}
+    signal.signal(getattr(signal, name), signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)  # nohup
     load_paddle()
     for module in ("training", "__main__", "data.sources", "callbacks"):
         __import__(f"asymmlib.{module}")

@@ -102,13 +102,30 @@ def test_environment_of_make_holds_the_pinned_versions():
 
 def imports(path):
     """Top-level names of the foreign packages that a file imports."""
+    return imported(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def imported(tree):
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module.split(".")[0])
     return names - set(sys.stdlib_module_names) - {"asymmlib", "asymmbook", "tomllib"} - OWN
+
+
+def test_the_library_imports_what_an_extra_brings_inside_functions_only():
+    """So that one line can say what is missing; import-linter does not tell these imports from the others."""
+    needed = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]} | {"paddle"}
+    for path in (ROOT / "asymmlib").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        inside = {id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef)
+                  for node in ast.walk(function)}
+        tree.body = [node for node in ast.walk(tree)
+                     if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in inside]
+        foreign = {canonicalize_name(IMPORTED_AS.get(name, name)) for name in imported(tree)}
+        assert foreign <= needed, f"{path.name} imports {foreign - needed} where it is loaded"
 
 
 @pytest.mark.parametrize("folder", ["asymmlib", "book/asymmbook", "book/reference", "tests"])

@@ -54,7 +54,8 @@ def test_bad_settings_name_field_and_range(change, message):
 def test_only_quick_is_shortened():
     from asymmlib.recipes import shorten
     short = shorten(RECIPES["quick"])
-    assert short.as_dict() == {**RECIPES["quick"].as_dict(), "name": "quick-heavy", "train_per_class": 12}
+    assert short.as_dict() == {**RECIPES["quick"].as_dict(), "name": "quick-heavy", "train_per_class": 12,
+                               "base_lr": 0.005}
     assert all(shorten(recipe) is recipe for name, recipe in RECIPES.items() if name != "quick")
 
 

@@ -42,6 +42,7 @@ def simulate(number, shift, run_sd, repeats):
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run_sd", "repeats"), [(0.0, 2), (0.04, 2), (0.04, 1)])
 def test_intervals_hold_and_nothing_is_found_where_nothing_is(run_sd, repeats):
     """At least 90 % of 120 (binomial: 95 % less 2.5 standard errors), at most 10 % false alarms."""

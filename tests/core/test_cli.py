@@ -15,6 +15,7 @@ from asymmlib.base.commands import make_parser
 from asymmlib.recipes import RECIPES, Recipe
 
 
+@pytest.mark.slow
 def test_prepare_train_evaluate_predict(home, picture_folder, capsys, tmp_path):
     data = str(picture_folder)
     assert main(["prepare", "--data", data]) == 0
@@ -65,6 +66,7 @@ def test_predict_names_a_file_that_is_no_picture(home, picture_folder, capsys, t
     assert "text.jpg is not a readable picture" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_models_lists_counts(capsys):
     assert main(["models", "--classes", "1000"]) == 0
     output = capsys.readouterr().out

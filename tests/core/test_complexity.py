@@ -76,6 +76,7 @@ def test_formula_equals_hooks_at_other_sizes(variant, size):
     pd.testing.assert_frame_equal(built, formula(variant, num_classes=16, size=size).layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "params", "macs"), [
     ("resnet50", 25_557_032, 4_089_184_256), ("vgg19", 143_667_240, 19_632_062_464),
     ("mobilenet_v2", 3_504_872, 300_774_272), ("mobilenet_v3_large", 5_483_032, 216_589_568)])

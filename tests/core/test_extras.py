@@ -31,6 +31,7 @@ def test_extra_of(name, extra):
     ("statsmodels", "asymmbook", ["results"], "notebooks"),
     ("matplotlib", "asymmbook", ["draw"], "notebooks"),
 ])
+@pytest.mark.slow
 def test_a_command_that_cannot_do_its_job_says_so(missing, package, arguments, extra):
     program = f"{block(missing)}from {package}.__main__ import main\nsys.exit(main({arguments}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

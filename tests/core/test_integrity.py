@@ -190,6 +190,7 @@ sys.exit(run_command({"x": (lambda command: None, work)}, "p", "d", ["x"], {"x":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 @pytest.mark.parametrize("how", ["plain", "lost", "turned", "twice"])

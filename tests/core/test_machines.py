@@ -45,6 +45,7 @@ def machines():
             shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
 
 
+@pytest.mark.serial
 def test_two_machines_whose_names_stand_for_loopback(machines, home, picture_folder):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -21,6 +21,7 @@ def layers(network, *kinds):
     return [layer for layer in network.sublayers() if isinstance(layer, kinds)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), COMPARED)
 def test_every_filter_starts_at_he_s_deviation(name, settings):
     """Within four standard errors of a deviation measured on n weights, 1 / sqrt(2n) each."""
@@ -34,6 +35,7 @@ def test_every_filter_starts_at_he_s_deviation(name, settings):
         assert layer.bias is None or not layer.bias.numpy().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), COMPARED)
 def test_norm_and_dropout_are_equal(name, settings):
     network = treat(create_model(name, 16, **settings), dropout=0.3)
@@ -72,12 +74,14 @@ def test_treatment_follows_the_seed_and_as_built_changes_nothing():
         treat(network, "best")
 
 
+@pytest.mark.slow
 def test_a_row_of_the_table_is_read_from_the_network():
     row = describe_treatment("mobilenet_v3_large", RECIPE.replace(norm="as-built", dropout=0.1))
     assert (row["norm"], row["dropout"], row["initialisation"]) == ("0.99 and 0.001", "0.1", "he")
     assert describe_treatment("vgg19", RECIPE)["norm"] == "none" and row["macs"] > 0 and row["params"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_of_before_is_neither(home, picture_folder):
     """What old records did has a name of its own, so it is never taken for equal treatment."""
     run = train("mobilenet_v3_large", RECIPE.replace(data=str(picture_folder)), name="old")

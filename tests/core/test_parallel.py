@@ -262,6 +262,7 @@ def test_a_lost_process_ends_the_job_with_a_message_and_it_goes_on(place, two):
     assert differences(folder, two[2]).max() == 0
 
 
+@pytest.mark.serial
 def test_machines_that_do_not_share_the_runs_folder_end_with_one_message(place, two):
     folder = two[2].with_name("apart")
     shutil.copytree(two[2], folder)

@@ -66,6 +66,7 @@ def test_another_program_s_folder_is_refused_and_stays(prepared, inside, fresh):
     assert content(folder) == before
 
 
+@pytest.mark.slow
 def test_a_run_without_its_record_keeps_its_checkpoints_until_a_fresh_start(prepared, run):
     (run.folder / "run.json").unlink()
     (run.folder / "notes.txt").write_text("mine")

@@ -141,7 +141,9 @@ def test_prepare_and_train(place, trained):
     drawn, told = trained
     assert re.search(r"^sample: \d+ pictures in \d+ classes", drawn, re.M)
     named = [line for line in told.splitlines() if "not installed" in line]
-    assert named == ["no curves for VisualDL: the package visualdl is not installed; it is in the extra `notebooks`: "
+    assert named == ["nearly equal pictures are not looked for: the package imagehash is not installed; it is in the "
+                     "extra `copies`: pip install 'asymmlib[copies]'",
+                     "no curves for VisualDL: the package visualdl is not installed; it is in the extra `notebooks`: "
                      "pip install 'asymmlib[notebooks]'"]
     assert "eval top-1" in told
     assert commit(place, "first") is None

@@ -1,7 +1,7 @@
 """Where the checkout of the project is: the only place that knows. Without one, there is no book to make."""
 from pathlib import Path
 
-__all__ = ["project_root", "results_dir", "weights_dir"]
+__all__ = ["project_root", "results_dir"]
 
 
 def project_root() -> Path:
@@ -19,8 +19,3 @@ def project_root() -> Path:
 def results_dir() -> Path:
     """The folder of recorded results, `results/` in the checkout."""
     return project_root() / "results"
-
-
-def weights_dir() -> Path:
-    """The folder of released weights, `weights/` in the checkout."""
-    return project_root() / "weights"

@@ -19,8 +19,10 @@ EDITION = build . --all --path-output _build/$(1) --config _build/$(1)/_config.y
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONPATH :=
+# a test that hangs is named, with the stacks of its threads; a signal could not end what hangs below Python
+PYTEST := -m pytest -q --timeout=600 --timeout-method=thread
 # two processes of one thread each do more than one of two threads; who is done takes tests over from the other
-PAIR := -m pytest -q -n 2 --dist worksteal
+PAIR := $(PYTEST) -n 2 --dist worksteal
 NBMAKE := -m pytest --nbmake --nbmake-timeout=900 notebooks/
 # no times and no versions of one run in stored notebooks
 CLEAR := --ClearMetadataPreprocessor
@@ -65,7 +67,7 @@ lint: $(READY)
 
 unit: $(READY) $(BROWSER)
 	OMP_NUM_THREADS=1 $(RUN) $(PAIR) --ignore=tests/browser -m "not serial"
-	$(RUN) -m pytest -q --ignore=tests/browser -m serial
+	$(RUN) $(PYTEST) --ignore=tests/browser -m serial
 
 nbtest: $(READY)
 	$(RUN) -m asymmlib prepare --data sample

@@ -3,6 +3,7 @@
 `ENGINES` names them. Those beside Paddle are packages of the extra `ship`; one that is missing is named, with the
 command that brings it, and never fetched. No engine here uses the network or another program.
 """
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -70,10 +71,16 @@ def _onnx_runtime(network, export, batch):
     return lambda pictures: session.run(None, {name: pictures})[0]
 
 
+@functools.cache
+def _openvino_core():
+    """One for the process, kept: on CPUs with AMX each Core sets a stack for signal handlers and puts the one before
+    back at its end, so that of two whose lives overlap a freed stack is left, and the next signal ends Python."""
+    return load_package("openvino").Core()
+
+
 def _openvino(precision):
     def load(network, export, batch):
-        openvino = load_package("openvino")
-        core = openvino.Core()
+        core = _openvino_core()
         model = core.read_model(str(export / "model.onnx"))
         _, channels, height, width = model.inputs[0].partial_shape
         model.reshape([batch, channels, height, width])
@@ -87,7 +94,7 @@ def _openvino(precision):
 
 def _no_bf16():
     """Why OpenVINO cannot compute in bfloat16 on this CPU, or an empty text."""
-    able = "BF16" in load_package("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "" if able else "this CPU has no instructions for bfloat16"
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from asymmbook.checkout import project_root
 from asymmbook.evidence import design, folds, records, trial_runner, trial_work, verdicts
-from asymmbook.evidence.ablation import KINDS, Ablated, register
+from asymmbook.evidence.ablation import KINDS, Ablated, registered
 from asymmbook.evidence.trial import ABLATIONS, BASE, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
 from asymmbook.evidence.tuning import DECAYS, RATES, Setting, tuning
 from asymmbook.pages.results import _table
 from asymmlib.complexity import count
 from asymmlib.data.sources import prepare
-from asymmlib.models import create_model
+from asymmlib.models import MODELS, create_model
 from asymmlib.training import make_schedule
 
 PLAN = design.foreseen_plan()
@@ -110,9 +110,11 @@ def test_matched_widths(width, matched):
 
 
 def test_ablations_cost_what_the_original_costs():
-    register()
     assert set(KINDS) == set(ABLATIONS)
-    cost = {kind: count(create_model(f"ablation_{kind}", 16, width=1.0, asymmrate=1), (1, 3, 64, 64)) for kind in KINDS}
+    with registered():
+        cost = {kind: count(create_model(f"ablation_{kind}", 16, width=1.0, asymmrate=1), (1, 3, 64, 64))
+                for kind in KINDS}
+    assert not any(name.startswith("ablation") for name in MODELS)
     original = count(create_model("asymmnet_large", 16), (1, 3, 64, 64))
     assert all(abs(one.macs / original.macs - 1) < 0.03 for one in cost.values())
     assert (cost["left"].macs, cost["left"].params) == (cost["right"].macs, cost["right"].params)

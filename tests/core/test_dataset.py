@@ -1,7 +1,5 @@
 """Decoding once, exact statistics, reproducible order and augmentation."""
 import itertools
-import subprocess
-import sys
 from itertools import chain
 
 import numpy as np
@@ -138,24 +136,6 @@ def test_without_shuffling_pictures_come_in_the_order_of_the_manifest(prepared):
     loader = make_loader(pictures, 10)
     assert np.concatenate([labels.numpy() for _, labels in loader]).ravel().tolist() == pictures.labels.tolist()
     assert list(loader.batch_sampler)[2] == [20, 21, 22, 23]
-
-
-WORKERS = """
-import sys
-from asymmlib.dataset import Pictures, make_loader
-from asymmlib.data.sources import prepare
-pictures = Pictures(prepare(sys.argv[1], progress=False), "train", 32, augmentation="rotate")
-alone = [images.numpy() for images, _ in make_loader(pictures, 8)]
-helped = [images.numpy() for images, _ in make_loader(pictures, 8, workers=2)]
-assert all((a == b).all() for a, b in zip(alone, helped, strict=True))
-"""
-
-
-@pytest.mark.slow
-def test_workers_do_not_change_a_batch(home, picture_folder):
-    # in a process of its own: Paddle's workers leave signal handlers behind, on which other engines crash later
-    done = subprocess.run([sys.executable, "-c", WORKERS, str(picture_folder)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("augmentation", ["rotate", "rotate-nearest", "rotate-flip", "crop-flip", "crop-flip-colour"])

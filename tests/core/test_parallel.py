@@ -175,7 +175,7 @@ def run_job(place, name, *options, processes=2):
     environment |= {"ASYMMLIB_HOME": str(place / "data"), "ASYMMLIB_RUNS": str(place / "runs"),
                     "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, *(launch if processes > 1 else []), JOB, place / "pictures", name,
-                           *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900)
+                           *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500)
     second = place / name / "workerlog.1"
     return (done.returncode, done.stdout.decode(), second.read_text() if second.is_file() else "",
             place / "runs" / name)

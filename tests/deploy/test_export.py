@@ -2,6 +2,7 @@
 import json
 import socket
 import subprocess
+import sys
 
 import numpy as np
 import paddle
@@ -216,6 +217,29 @@ def test_missing_packages_are_named_with_their_extra(network, tmp_path, capsys, 
     assert able == ["eager", "paddle", "paddle-onednn"] and set(reasons) == {"onnxruntime", "openvino", "openvino-bf16"}
     with pytest.raises(RuntimeError, match="engine 'openvino' cannot run: the package onnx is not installed"):
         engines.load_engine("openvino", network, tmp_path)
+
+
+TWO_MODELS = """
+import gc, signal, sys
+from pathlib import Path
+from asymmlib.deploy.engines import ENGINES, load_engine
+signal.signal(signal.SIGTERM, lambda number, frame: print("handled"))
+names = [name for name in ("openvino", "openvino-bf16") if not ENGINES[name].obstacle()]
+runs = [load_engine(name, None, Path(sys.argv[1])) for name in (*names, *names)]
+while runs:
+    runs.pop(0)
+    gc.collect()
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@needs_onnx
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_after_engines_that_are_gone_again(exported):
+    """On CPUs with AMX it found a freed stack: a Ctrl-C in a notebook would end its kernel."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", TWO_MODELS, exported[0]], capture_output=True,
+                          text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @needs_onnx

@@ -4,6 +4,8 @@ A depthwise and a pointwise convolution treat all channels alike, so *where* amo
 which order, changes nothing but the numbering: "left" and "right" are the same network with two numberings, and what
 differs between them is luck, a check of the whole comparison. What is asked is whether copies must be copies.
 """
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ import paddle
 from asymmlib.models import MODELS, Entry
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet, BlockPlan
 
-__all__ = ["KINDS", "Ablated", "ablated", "register"]
+__all__ = ["KINDS", "Ablated", "ablated", "registered"]
 
 # kind: what stands beside the new channels; "left", "right" and "new" make new channels where copies were
 KINDS = {"left": "one copy, before new channels, which are more at equal MACs",
@@ -71,8 +73,14 @@ def ablated(kind: str, num_classes: int = 1000, width: float = 1.0, asymmrate: i
     return network
 
 
-def register() -> None:
-    """Make the ablated networks known to `asymmlib.models.create_model`, as ablation_left and so on."""
-    for kind in KINDS:
-        MODELS.setdefault(f"ablation_{kind}", Entry(lambda kind=kind, **more: ablated(kind, **more), f"copies: {kind}",
-                                                    scalable=True))
+@contextmanager
+def registered() -> Iterator[None]:
+    """Make the ablated networks known to `asymmlib.models.create_model` while the block runs, as ablation_left etc."""
+    entries = {f"ablation_{kind}": Entry(lambda kind=kind, **more: ablated(kind, **more), f"copies: {kind}",
+                                         scalable=True) for kind in KINDS}
+    MODELS.update(entries)
+    try:
+        yield
+    finally:
+        for name in entries:
+            del MODELS[name]

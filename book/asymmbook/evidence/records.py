@@ -97,7 +97,7 @@ def record(runs: Sequence[TrialRun], folder: Path | None = None) -> pd.DataFrame
     with locked(target / "record"):
         for group in dict.fromkeys(run.group for run in runs):
             _add_predictions(target / f"predictions-{group}.npz", [run.name for run in runs if run.group == group])
-        rows = pd.DataFrame([_row(run, folder) for run in runs])
+        rows = pd.DataFrame(_rows(runs, folder))
         curves = [_history(run.name) for run in runs]
         names = [run.name for run in runs]
         for table, new in (("curves", pd.concat(curves) if curves else rows), ("runs", rows)):
@@ -125,6 +125,12 @@ def _add_predictions(path, names):
             arrays.update({f"{name}/{key}": stored[key] for key in ARRAYS})
     with atomic_write(path) as file:
         np.savez_compressed(file, **dict(sorted(arrays.items())))
+
+
+def _rows(runs, folder):
+    from asymmbook.evidence.ablation import registered
+    with registered():
+        return [_row(run, folder) for run in runs]
 
 
 def _row(planned, folder):

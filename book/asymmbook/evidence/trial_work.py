@@ -51,18 +51,19 @@ def train_and_measure(planned: TrialRun, name: str) -> None:
     """
     from asymmlib.base.startup import load_paddle
     load_paddle()
-    from asymmbook.evidence.ablation import register
+    from asymmbook.evidence.ablation import registered
     from asymmlib.evaluation import evaluate, softmax
     from asymmlib.runs import find_run
     from asymmlib.training import train
-    register()
     prepared = folds.held_out(planned.pictures, planned.repeat, planned.fold)
     start: dict[str, Any] = {}
     if planned.start:
         start = {"start": runs_dir() / planned.start / "last.safetensors", "new_head": True}
     try:
-        finished = train(planned.model, planned.recipe, **planned.settings, prepared=prepared, name=name, **start)
-        result = evaluate(finished.network("last"), finished.pictures("eval", prepared), finite=True)
+        with registered():
+            finished = train(planned.model, planned.recipe, **planned.settings, prepared=prepared, name=name, **start)
+            network = finished.network("last")
+        result = evaluate(network, finished.pictures("eval", prepared), finite=True)
         arrays = {"predicted": result.predicted.astype(np.uint8),
                   "confidence": softmax(result.logits).max(axis=1).astype(np.float16)}
         measured = {"last_eval_top1": result.top1}

@@ -177,31 +177,27 @@ def lost_rank_told() -> Iterator[None]:
 
     The network layer raises, or Paddle's launcher, which watches the processes too, is first with a SIGTERM.
     """
+    ours = ranks() > 1 and threading.current_thread() is threading.main_thread()  # no other thread sees signals
+    before = signal.signal(signal.SIGTERM, _end) if ours else None
     try:
-        with _terminated():
-            yield
+        yield
     except (RuntimeError, OSError) as error:
         if ranks() == 1 or not re.search("gloo|nccl|store|connection|SIGTERM", str(error), re.I):
             raise
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise RuntimeError(f"process {rank()} of {ranks()} lost another one: it was ended or failed (its own log, "
                            "log/workerlog.N, says why). The job ends; the same command goes on from the last finished "
                            f"epoch. ({error})") from error
-
-
-@contextmanager
-def _terminated():
-    """Within a job of several processes, let a SIGTERM raise `RuntimeError`; only a main thread can."""
-    def end(number, frame):
-        raise RuntimeError("SIGTERM from the launcher")
-
-    if ranks() == 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        if ours and signal.getsignal(signal.SIGTERM) is _end:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _end(number, frame):
+    """The launcher sends its SIGTERM three times within a second: the later ones must not cut off the message."""
+    signal.signal(number, signal.SIG_IGN)
+    raise RuntimeError("SIGTERM from the launcher")
 
 
 class _Sum(paddle.autograd.PyLayer):

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -29,6 +29,7 @@ PAGES = sorted(path.relative_to(SITE).as_posix() for folder in ("book", "noteboo
 WAYS = {"light": "http", "dark": "file"}
 WIDTHS = (1400, 390)
 MAX_BYTES = 1_500_000
+CUT = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # the network, for the browser
 AXE = HERE / "node_modules" / "axe-core" / "axe.min.js"
 # formulas of this page that MathJax has left as text, or set as an error
 UNSET_FORMULAS = """[...document.querySelectorAll('.bd-article .math')].filter(e => e.offsetParent)
@@ -36,6 +37,8 @@ UNSET_FORMULAS = """[...document.querySelectorAll('.bd-article .math')].filter(e
 # the beginnings of code, or of what it printed, that is wider than its box
 CUT_OFF = """[...document.querySelectorAll('.bd-article pre')]
   .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80))"""
+# what passes is thousands of records a page: it stays in the browser
+VIOLATIONS = "axe.run(document, {resultTypes: ['violations'], preload: false}).then(result => result.violations)"
 # names, for the eye or the ear, of the controls that the theme puts around a page
 CONTROLS = """[...document.querySelectorAll('button, nav, input')]
   .filter(e => e.offsetParent && !e.closest('.bd-article'))
@@ -56,7 +59,7 @@ def chromium():
     if found is None:
         pytest.skip("no Chromium here; on Debian: apt install chromium")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", CUT])
         yield browser
         browser.close()
 
@@ -66,6 +69,10 @@ def server():
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
+
+        def end_headers(self):
+            self.send_header("Cache-Control", "max-age=600")  # as GitHub Pages
+            super().end_headers()
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -77,25 +84,22 @@ class Visitor:
     """A tab that records what went wrong, and what was loaded, while it shows pages of the site."""
 
     def __init__(self, context, base):
-        self.base, self.problems, self.loaded = base, [], {}
-        context.route("**/*", self._route)
+        self.base, self.problems, self.loaded = base, [], set()
         self.page = context.new_page()
+        self.page.on("request", lambda request: self._note(request.url))  # to route them would turn the cache off
         self.page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("requestfailed", lambda request: self.problems.append(f"failed: {request.url}"))
         self.page.on("response", lambda answer: answer.status >= 400 and self.problems.append(answer.url))
 
-    def _route(self, route):
-        url = route.request.url
+    def _note(self, url):
         if url.startswith(("data:", "blob:")):
-            return route.continue_()
+            return
         if not url.startswith(self.base):
-            self.problems.append(f"left the machine: {url}")
-            return route.abort()
-        path = SITE / urlsplit(url[len(self.base):].lstrip("/")).path
+            self.problems.append(f"left the site: {url}")
+        path = SITE / unquote(urlsplit(url[len(self.base):].lstrip("/")).path)
         if path.is_file():
-            self.loaded[path] = path
-        return route.continue_()
+            self.loaded.add(path)
 
     def open(self, name):
         self.name = name
@@ -114,28 +118,32 @@ def sent_bytes(path):
     return len(gzip.compress(path.read_bytes(), 6)) if text else path.stat().st_size
 
 
+@pytest.fixture(scope="session")
+def contexts(chromium):
+    """One browser profile a theme: what many pages load, such as MathJax, comes from its cache."""
+    return {theme: chromium.new_context(color_scheme=theme, reduced_motion="reduce",
+                                        viewport={"width": WIDTHS[0], "height": 900}) for theme in WAYS}
+
+
 @contextlib.contextmanager
-def visiting(chromium, server, theme):
-    base = server if WAYS[theme] == "http" else SITE.as_uri()
-    context = chromium.new_context(color_scheme=theme, reduced_motion="reduce",
-                                   viewport={"width": WIDTHS[0], "height": 900})
-    visitor = Visitor(context, base)
+def visiting(contexts, server, theme):
+    visitor = Visitor(contexts[theme], server if WAYS[theme] == "http" else SITE.as_uri())
     visitor.theme = theme
     yield visitor
-    context.close()
+    visitor.page.close()
 
 
 @pytest.fixture(params=WAYS)
-def visitor(request, chromium, server):
-    with visiting(chromium, server, request.param) as visitor:
+def visitor(request, contexts, server):
+    with visiting(contexts, server, request.param) as visitor:
         yield visitor
 
 
 @pytest.fixture(scope="module", params=itertools.product(PAGES or ["none"], WAYS), ids="-".join)
-def visit(request, chromium, server):
+def visit(request, contexts, server):
     """One page, loaded once: tests that change how it is shown put it back."""
     name, theme = request.param
-    with visiting(chromium, server, theme) as visitor:
+    with visiting(contexts, server, theme) as visitor:
         visitor.open(name)
         yield visitor
 
@@ -155,7 +163,7 @@ def axe():
 def test_accessibility(visit, axe):
     """First of a visit: a while after each change of width the theme decides anew which code the keyboard reaches."""
     visit.page.evaluate(axe)
-    found = visit.page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
+    found = visit.page.evaluate(VIOLATIONS)
     serious = [f"{item['id']}: {node['html'][:160]} {node['failureSummary'][:300]}" for item in found
                if item["impact"] in ("serious", "critical") for node in item["nodes"]]
     assert not serious, "\n".join(serious[:20])

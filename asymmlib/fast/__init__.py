@@ -18,7 +18,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from asymmlib.fast.kernels import ACTIVATIONS, Stage, covers, library, run_chain, say_once, suits
-from asymmlib.fast.native import tune_malloc
+from asymmlib.fast.native import give_signals_a_stack, tune_malloc
 from asymmlib.network import AsymmetricalBottleneck, ConvBNAct, SqueezeExcitation
 
 __all__ = ["accelerate", "is_accelerated", "restore"]
@@ -35,6 +35,7 @@ def accelerate(model: Model, enabled: bool = True) -> Model:
     restore(model)
     if enabled:
         tune_malloc()
+        give_signals_a_stack()
         for layer in _layers(model) if _ready() else ():
             forward = _FORWARDS.get(type(layer).forward)
             if forward and "forward" not in vars(layer):

@@ -1,18 +1,20 @@
-"""Compile C++ beside the package once per machine, and let malloc keep what it has."""
+"""Compile C++ beside the package once per machine, let malloc keep what it has, and keep signals off its memory."""
 import ctypes
+import faulthandler
 import functools
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from asymmlib.base.folders import cache_dir
 
-__all__ = ["load_library", "tune_malloc"]
+__all__ = ["give_signals_a_stack", "load_library", "tune_malloc"]
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math",
          "-fopenmp", "-fPIC")
@@ -40,6 +42,20 @@ def tune_malloc() -> bool:
     if block:
         madvise(ctypes.c_void_p(-(-block // page) * page), ctypes.c_size_t(size - page), huge_page)
         libc.free(ctypes.c_void_p(block))
+    return True
+
+
+def give_signals_a_stack() -> bool:
+    """Have this thread's signals handled on a stack of their own: the one that `faulthandler` brings.
+
+    oneDNN's matrix product uses a piece of the heap as its stack. A signal, such as Ctrl-C's, that arrives meanwhile
+    would write over what lies before it: crashes and wrong weights. Returns whether there is such a stack now.
+    """
+    if not faulthandler.is_enabled():
+        try:
+            faulthandler.enable(sys.__stderr__)
+        except (AttributeError, OSError, RuntimeError, ValueError):  # no console, as under pythonw
+            return False
     return True
 
 

@@ -277,6 +277,39 @@ def test_the_memory_settings_reserve_addresses_and_no_memory():
     assert int(mebibytes) < 100
 
 
+SIGNALS = """
+import signal, time
+import paddle
+from paddle import nn
+from asymmlib.fast import accelerate, is_accelerated
+paddle.seed(0)
+network = accelerate(nn.Sequential(nn.Conv2D(320, 64, 1), nn.ReLU(), nn.Conv2D(64, 320, 1)))
+x = paddle.randn([4, 320, 16, 16])
+def answer():
+    network.clear_gradients()
+    y = network(x)
+    y.sum().backward()
+    return [y.numpy().tobytes(), *(p.grad.numpy().tobytes() for p in network.parameters())]
+expected, came, calls, begun = answer(), [], 0, time.monotonic()
+signal.signal(signal.SIGALRM, lambda number, frame: came.append(number))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
+while time.monotonic() - begun < 3:
+    assert answer() == expected
+    calls += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(is_accelerated(network), calls > 3, len(came) > 100)
+"""
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_a_signal_while_the_kernels_work_changes_no_bit():
+    """oneDNN's matrix product has its stack on the heap: a signal's frame there would end the process, or worse."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", SIGNALS], capture_output=True, text=True,
+                          cwd=project_root(), env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+    assert (done.returncode, done.stdout.split()) == (0, ["True"] * 3), (done.stdout, done.stderr[-2000:])
+
+
 @pytest.mark.parametrize(("system", "machine"), [("Windows", "AMD64"), ("Linux", "aarch64"), ("Darwin", "arm64")])
 def test_other_platforms_are_named(monkeypatch, system, machine):
     monkeypatch.setattr("platform.system", lambda: system)

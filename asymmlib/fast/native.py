@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from asymmlib.base.folders import cache_dir
@@ -51,12 +52,10 @@ def give_signals_a_stack() -> bool:
     oneDNN's matrix product uses a piece of the heap as its stack. A signal, such as Ctrl-C's, that arrives meanwhile
     would write over what lies before it: crashes and wrong weights. Returns whether there is such a stack now.
     """
-    if not faulthandler.is_enabled():
-        try:
+    if not faulthandler.is_enabled() and sys.__stderr__ is not None:
+        with suppress(OSError, RuntimeError, ValueError):  # no console to tell crashes to
             faulthandler.enable(sys.__stderr__)
-        except (AttributeError, OSError, RuntimeError, ValueError):  # no console, as under pythonw
-            return False
-    return True
+    return faulthandler.is_enabled()
 
 
 def load_library(source: Path, folder: Path, names: Sequence[str]) -> ctypes.CDLL:

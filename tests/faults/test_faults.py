@@ -112,6 +112,7 @@ def test_a_power_cut(tally, work, tmp_path):
     assert counts["lost"] == 0 and counts["survived"] == trials, counts["notes"]
 
 
+EPOCHS = 5000  # more than a busy machine can do before it passes on what the second one printed
 CELL = """
 from asymmlib.recipes import Recipe
 from asymmlib.data.sources import prepare
@@ -146,13 +147,13 @@ def test_interrupting_a_cell_leaves_the_kernel_usable(tally, home, picture_folde
     manager, client = start_new_kernel(env=ENVIRONMENT | {"ASYMMLIB_HOME": str(home / "data"),
                                                           "ASYMMLIB_RUNS": str(home / "runs")})
     try:
-        name, _ = run_cell(client, CELL.format(epochs=200, pictures=str(picture_folder)), manager.interrupt_kernel)
-        assert name == "KeyboardInterrupt"
+        cell = CELL.format(epochs=EPOCHS, pictures=str(picture_folder))
+        name, printed = run_cell(client, cell, manager.interrupt_kernel)
+        assert name == "KeyboardInterrupt", printed[-1000:]
         assert run_cell(client, "print(6 * 7)") == ("ok", "42\n")
         history = pd.read_csv(home / "runs" / "long" / "history.csv")
-        _, printed = run_cell(client, CELL.format(
-            epochs=200, pictures=str(picture_folder)), manager.interrupt_kernel)
-        assert f"goes on after epoch {len(history)} of 200" in printed or f"after epoch {len(history) - 1}" in printed
+        _, printed = run_cell(client, cell, manager.interrupt_kernel)
+        assert re.search(f"goes on after epoch ({len(history)}|{len(history) - 1}) of {EPOCHS}", printed)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

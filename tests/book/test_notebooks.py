@@ -1,4 +1,5 @@
 """Every notebook found is one that ran, whole and in order, and has the parts that its readers expect."""
+import ast
 import json
 import re
 from itertools import pairwise
@@ -8,8 +9,10 @@ import pytest
 from asymmbook.checkout import project_root
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
-HEADINGS = ("What you will build", "Before you start", "Time and hardware", "Imports", "Exercises",
-            "What you have learned", "Next")
+OPENER = ("**What you will be able to do:**", "**Before:**", "**Time:**")  # below the title, in ten lines with it
+OPENING = ("What you will build", "Before you start", "Time and hardware", "Imports")  # the headings in its place
+HEADINGS = ("Exercises", "What you have learned", "Next")
+DRAWS = re.compile(r"(?:diagrams|layers|plots|comparison)\.(?:draw_|plot_|sample_grid)|plt\.(?:subplots|figure)\(")
 MAX_BYTES = 300_000
 MAX_CELL_LINES = 40
 # /home/aistudio is the same on every machine of AI Studio
@@ -32,6 +35,18 @@ def headings(notebook):
         text = re.sub(r"^(`{3,}|:{3,}|~{3,}).*?^\1", "", source(cell), flags=re.M | re.S)
         found += [(len(marks), title.strip()) for marks, title in re.findall(r"^(#{1,6})\s+(.+)$", text, re.M)]
     return found
+
+
+def has_picture(cell):
+    kinds = ("image/png", "image/jpeg", "image/svg+xml")
+    return any(kind in output.get("data", {}) for output in cell["outputs"] for kind in kinds)
+
+
+def draws(code):
+    """Whether a cell draws in any case: not in a function that it defines, nor under an `if`."""
+    code = re.sub(r"^[%!].*$", "", code, flags=re.M)
+    parts = [part for part in ast.parse(code).body if not isinstance(part, (ast.FunctionDef, ast.ClassDef, ast.If))]
+    return any(DRAWS.search(ast.unparse(part)) for part in parts)
 
 
 def texts(output):
@@ -92,8 +107,12 @@ def test_anatomy(notebook):
     titles = headings(notebook)
     assert titles[0][0] == 1 and [level for level, _ in titles].count(1) == 1, "one title, at the top"
     sections = [title for level, title in titles if level == 2]
-    positions = [sections.index(name) if name in sections else None for name in HEADINGS]
-    assert None not in positions, f"missing: {[name for name in HEADINGS if name not in sections]}"
+    opener = source(notebook["cells"][0])
+    opens = all(mark in opener for mark in OPENER)
+    assert not opens or len(opener.splitlines()) <= 10, "an opener of at most ten lines"
+    wanted = HEADINGS if opens else OPENING + HEADINGS
+    positions = [sections.index(name) if name in sections else None for name in wanted]
+    assert None not in positions, f"missing: {[name for name in wanted if name not in sections]}"
     assert positions == sorted(positions), f"order of sections: {sections}"
     for (above, _), (level, title) in pairwise(titles):
         assert level <= above + 1, f"heading {title!r} skips a level"
@@ -114,10 +133,24 @@ def test_cells_are_short(notebook):
 
 def test_figures_have_an_alt_text(notebook):
     for cell in cells(notebook, "code"):
-        if any("image/png" in output.get("data", {}) or "image/svg+xml" in output.get("data", {})
-               for output in cell["outputs"]):
+        if has_picture(cell):
             alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
             assert len(alt) > 20, f"no alt text: {source(cell)!r}"
+
+
+def test_cells_that_draw_store_a_picture(notebook):
+    """Also those whose backend was switched off by an earlier cell: matplotlib says nothing then."""
+    for cell in cells(notebook, "code"):
+        if draws(source(cell)):
+            assert has_picture(cell), f"no picture: {source(cell)!r}"
+
+
+@pytest.mark.parametrize(("code", "found"), [
+    ("plots.plot_curves(x);", True), ("_, axes = plt.subplots()", True), ("for a in b:\n    plt.figure()", True),
+    ("diagrams.draw_copies();", True), ("def f():\n    plt.subplots()", False), ("if a:\n    plt.figure()", False),
+    ("draw_inputs(3)", False)])
+def test_what_draws(code, found):
+    assert draws(code) == found
 
 
 def test_metadata_hold_nothing_of_one_run(notebook):

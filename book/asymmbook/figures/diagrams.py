@@ -4,7 +4,7 @@ Everything is drawn from `plan_blocks` and `formula`, so a drawing cannot disagr
 the fixed ones for the pages. Curves and bars of results are in `asymmbook.figures.plots`, colours and type in
 `asymmbook.figures.style`.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -296,9 +296,10 @@ ALT = {function.__name__: _alt(function)
        for function in (draw_bottlenecks, draw_network, draw_costs, draw_copies, draw_pipeline)}
 
 # File in book/images/ -> the drawing and its settings
-IMAGES = {"bottleneck.svg": (draw_bottlenecks, {}), "network-large.svg": (draw_network, {"variant": "large"}),
-          "network-small.svg": (draw_network, {"variant": "small"}), "costs.svg": (draw_costs, {}),
-          "pipeline.svg": (draw_pipeline, {})}
+IMAGES: dict[str, tuple[Callable[..., Figure], dict[str, str]]] = {
+    "bottleneck.svg": (draw_bottlenecks, {}), "network-large.svg": (draw_network, {"variant": "large"}),
+    "network-small.svg": (draw_network, {"variant": "small"}), "costs.svg": (draw_costs, {}),
+    "pipeline.svg": (draw_pipeline, {})}
 
 
 def write_images(folder: Path | str | None = None) -> list[Path]:

@@ -72,7 +72,7 @@ def draw_excitation(channels: int = 96, squeezed: int = 24) -> Figure:
         raise ValueError(f"channels are {channels}, squeezed are {squeezed}; squeezed is from 1 to the channels")
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
     blank_axes(axes, 2.2 * channels, 14.6)
-    wide, narrow = (0, channels), ((channels - squeezed) / 2, (channels + squeezed) / 2)
+    wide, narrow = (0.0, float(channels)), ((channels - squeezed) / 2, (channels + squeezed) / 2)
     middle, around = channels / 2, 1.2 * channels
     filtered, small = COLOURS["orange"], COLOURS["purple"]
     bar(axes, 0, 0, channels, 1.4, filtered, f"{channels} maps of H × W")

@@ -87,7 +87,7 @@ def draw_excitation(channels: int = 96, squeezed: int = 24) -> Figure:
     arrow(axes, (middle, 12.2), (middle, 13.6), short=7)
     axes.text(middle, 13.6, "×", ha="center", va="center_baseline", size=11,
               bbox={"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": INK})
-    for y, text in ((0.7, "filtered channels"), (3.6, "squeeze: mean over the map"), (9.6, "excite"),
-                    (13.6, "each map times its factor")):
-        axes.text(around + 0.06 * channels, y, text, size=9, va="center_baseline")
+    for height, text in ((0.7, "filtered channels"), (3.6, "squeeze: mean over the map"), (9.6, "excite"),
+                         (13.6, "each map times its factor")):
+        axes.text(around + 0.06 * channels, height, text, size=9, va="center_baseline")
     return figure

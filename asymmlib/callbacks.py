@@ -217,9 +217,9 @@ class Progress(paddle.callbacks.Callback):
               f"{row['images_per_s']:.0f} images/s{self._left(row)}", flush=True)
 
     def _left(self, row):
-        """Time that the epochs to come take at this one's pace, as h:mm:ss; nothing after the last epoch."""
+        """Time that the epochs to come take at this one's pace, as h:mm:ss, from a minute up."""
         seconds = round(row["seconds"] * (self.epochs - row["epoch"]))
-        return f"  {timedelta(seconds=seconds)} left" if seconds else ""
+        return f"  {timedelta(seconds=seconds)} left" if seconds >= 60 else ""
 
 
 class Checkpoint(paddle.callbacks.Callback):

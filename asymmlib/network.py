@@ -2,8 +2,8 @@
 
 The file is the network and nothing else: rows of the paper's table, the plan that turns a row into channel
 counts, the block, the whole. Training lives in `asymmlib.training`, counting in `asymmlib.complexity`,
-the authors' checkpoints in `asymmlib.weights.official`. Notebook 04 builds every piece by hand and compares:
-activations in section 1, the block in sections 2 to 4, rows and the whole network in section 5.
+the authors' checkpoints in `asymmlib.weights.official`. Notebook 04 writes every class itself and compares,
+bit for bit: layers in sections 1 and 2, the block in 3 and 4, rows and the whole network in section 5.
 
 Source: Yang, Shen and Zhao, arXiv 2104.07770, and the released implementation, read for its facts.
 """

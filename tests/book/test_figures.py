@@ -1,5 +1,8 @@
 """Drawings: they come from the network's own plan, refuse what cannot be drawn, and the stored ones are fresh."""
+import os
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import matplotlib
@@ -10,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from asymmbook.checkout import project_root
-from asymmbook.figures import diagrams
+from asymmbook.figures import diagrams, layers, style
 from asymmlib.network import plan_blocks
 
 
@@ -43,6 +46,58 @@ def test_what_cannot_be_drawn():
         diagrams.draw_bottlenecks((0,), index=0)
     with pytest.raises(ValueError, match="at least one rate"):
         diagrams.draw_bottlenecks(())
+
+
+@pytest.mark.parametrize(("draw", "settings"), [
+    (layers.draw_convolutions, {"d": 2}), (layers.draw_convolutions, {"c_in": 0}),
+    (layers.draw_excitation, {"squeezed": 0}), (layers.draw_excitation, {"channels": 8, "squeezed": 16})])
+def test_layers_that_cannot_be_drawn(draw, settings):
+    with pytest.raises(ValueError, match="kernel sides are 1, 3 or 5|squeezed is from 1"):
+        draw(**settings)
+
+
+def test_a_convolution_is_drawn_with_what_it_sees():
+    pointwise, depthwise = layers.draw_convolutions(c_in=3, m=5, d=3).axes
+    for axes, seen, channels in ((pointwise, 3, 3 + 5), (depthwise, 9, 5 + 5)):
+        colours = [matplotlib.colors.to_hex(patch.get_facecolor()).upper() for patch in axes.patches]
+        assert colours.count(layers.SEEN) == seen and colours.count(layers.MADE) == 1
+        assert colours.count(matplotlib.colors.to_hex(layers.MAP).upper()) == channels
+
+
+def test_excitation_shows_its_channels():
+    shown = texts(layers.draw_excitation(channels=96, squeezed=24))
+    assert {"96 means", "24"} <= set(shown)
+
+
+def test_the_style_ends_and_leaves_other_settings():
+    before = dict(matplotlib.rcParams)
+    with pytest.raises(ZeroDivisionError), style.in_style():
+        assert matplotlib.rcParams["axes.titlesize"] == style.STYLE["axes.titlesize"]
+        matplotlib.rcParams["interactive"] = not before["interactive"]
+        _ = 1 / 0
+    changed = {key for key, value in matplotlib.rcParams.items() if value != before[key]}
+    matplotlib.rcParams["interactive"] = before["interactive"]
+    assert changed == {"interactive"}
+
+
+NOTEBOOK = """
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+shell = InteractiveShell.instance()
+for cell in ("from asymmbook.figures import diagrams, layers", "diagrams.draw_copies();", "diagrams.draw_network();",
+             "layers.draw_excitation();", "import matplotlib.pyplot as plt; plt.subplots();"):
+    with capture_output() as shown:
+        assert shell.run_cell(cell).success
+    print(len(shown.outputs), end=" ")
+"""
+
+
+@pytest.mark.slow
+def test_every_cell_of_a_notebook_shows_its_figure():
+    """The first figure loads the notebook's backend, and what is drawn after it is shown as well."""
+    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True,
+                          env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+    assert done.stdout.split() == ["0", "1", "1", "1", "1"], done.stdout + done.stderr
 
 
 NUMBER = re.compile(r"(?<![#\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?")  # not within a colour or a name

@@ -4,10 +4,9 @@ Everything is drawn from `plan_blocks` and `formula`, so a drawing cannot disagr
 the fixed ones for the pages. Curves and bars of results are in `asymmbook.figures.plots`, colours and type in
 `asymmbook.figures.style`.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -18,12 +17,12 @@ from matplotlib.ticker import EngFormatter
 from asymmbook.checkout import project_root
 from asymmbook.figures.style import (
     COLOURS,
-    STYLE,
     WIDTH,
     arrow,
     bar,
     blank_axes,
     colour_key,
+    in_style,
     thousands,
     tint,
     trapezoid,
@@ -39,7 +38,7 @@ COPY, NEW, INK = COLOURS["sky"], COLOURS["blue"], "#444444"
 PART_COLOURS = dict(zip(PARTS, (NEW, COLOURS["orange"], COLOURS["purple"], COLOURS["green"]), strict=True))
 
 
-@mpl.rc_context(STYLE)
+@in_style()
 def draw_bottlenecks(rates: Sequence[int] = (0, 1), variant: str = "large", index: int = 2) -> Figure:
     """Draw one block at several asymmetry rates side by side, channels as widths to one scale.
 
@@ -112,7 +111,7 @@ def _shortcut(axes, start, side, middle):
               bbox={"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": INK})
 
 
-@mpl.rc_context(STYLE)
+@in_style()
 def draw_network(variant: str = "large", width: float = 1.0, asymmrate: int = 1, size: int = 224) -> Figure:
     """Draw the whole network as a strip, one line a block from the picture to the classes.
 
@@ -179,7 +178,7 @@ def _network_row(axes, y, row, channel_scale, macs_scale):
         axes.text(x, y + 0.45, text, size=9, va="center_baseline")
 
 
-@mpl.rc_context(STYLE)
+@in_style()
 def draw_costs(variant: str = "large", width: float = 1.0, rates: Sequence[int] = (0, 1, 2), size: int = 224) -> Figure:
     """Draw where multiply-accumulate operations and parameters of the blocks sit, for several asymmetry rates.
 
@@ -210,7 +209,7 @@ def draw_costs(variant: str = "large", width: float = 1.0, rates: Sequence[int] 
     return figure
 
 
-@mpl.rc_context(STYLE)
+@in_style()
 def draw_copies(c_in: int = 16, new: int = 48, asymmrate: int = 1) -> Figure:
     """Draw which input channels reach which channels of the depthwise convolution.
 
@@ -261,7 +260,7 @@ PIPELINE = (
 )
 
 
-@mpl.rc_context(STYLE)
+@in_style()
 def draw_pipeline() -> Figure:
     """Draw the way of the data from an archive to the network's output.
 
@@ -297,9 +296,10 @@ ALT = {function.__name__: _alt(function)
        for function in (draw_bottlenecks, draw_network, draw_costs, draw_copies, draw_pipeline)}
 
 # File in book/images/ -> the drawing and its settings
-IMAGES = {"bottleneck.svg": (draw_bottlenecks, {}), "network-large.svg": (draw_network, {"variant": "large"}),
-          "network-small.svg": (draw_network, {"variant": "small"}), "costs.svg": (draw_costs, {}),
-          "pipeline.svg": (draw_pipeline, {})}
+IMAGES: dict[str, tuple[Callable[..., Figure], dict[str, str]]] = {
+    "bottleneck.svg": (draw_bottlenecks, {}), "network-large.svg": (draw_network, {"variant": "large"}),
+    "network-small.svg": (draw_network, {"variant": "small"}), "costs.svg": (draw_costs, {}),
+    "pipeline.svg": (draw_pipeline, {})}
 
 
 def write_images(folder: Path | str | None = None) -> list[Path]:
@@ -311,7 +311,7 @@ def write_images(folder: Path | str | None = None) -> list[Path]:
     """
     folder = Path(folder) if folder else project_root() / "book" / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
+    with in_style():
         for name, (draw, settings) in IMAGES.items():
             figure = draw(**settings)
             figure.savefig(folder / name, metadata={"Date": None, "Title": draw.__name__})

@@ -3,7 +3,8 @@
 The colours are those of Okabe and Ito (2008), which people with the usual colour deficiencies tell apart. Figures have
 an opaque white ground with some padding, so that they read the same on a light and on a dark page.
 """
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import matplotlib as mpl
 from matplotlib import font_manager
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Patch, Polygon, Rectangle
 
 __all__ = ["COLOURS", "MODEL_COLOURS", "STYLE", "WIDTH", "arrow", "bar", "blank_axes", "colour_key", "colour_of",
-           "ink_on", "thousands", "tint", "trapezoid", "use_style"]
+           "in_style", "ink_on", "thousands", "tint", "trapezoid", "use_style"]
 
 Colour = str | tuple[float, ...]
 Span = tuple[float, float]
@@ -53,6 +54,21 @@ STYLE = {
 def use_style() -> None:
     """Apply the style to all figures that follow; the functions of `figures` and `plots` use it in any case."""
     mpl.rcParams.update(STYLE)
+
+
+@contextmanager
+def in_style() -> Iterator[None]:
+    """Draw in the style, and put back the settings that it changes afterwards; also a decorator.
+
+    `matplotlib.rc_context` would put back all settings. One is `interactive`, which a notebook's backend turns on when
+    the first figure loads it: turned off again, no later cell of the notebook would show its figure.
+    """
+    before = {key: mpl.rcParams[key] for key in STYLE}
+    mpl.rcParams.update(STYLE)
+    try:
+        yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def colour_of(name: object, position: int = 0) -> str:

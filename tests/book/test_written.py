@@ -101,7 +101,7 @@ def test_the_framework_is_used_in_the_page(word):
     assert word in CODE
 
 
-@pytest.mark.parametrize("path", each(NOTEBOOKS, pending("04 07", "figures swallowed by mpl.rc_context")))
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_what_draws_has_stored_a_picture(path):
     missing = [cell.source for cell, shows in draws(cells(path))
                if shows and not any(kind.startswith("image/") for kind in cell.kinds)]
@@ -116,7 +116,7 @@ def test_lines_fit_the_page(path):
 
 @pytest.mark.parametrize("path", each(NOTEBOOKS, pending("06", "longer cells")))
 def test_cells_have_one_idea(path):
-    lines = [len(cell.source.splitlines()) for cell in cells(path)]
+    lines = [len(cell.source.splitlines()) for cell in cells(path) if "hide-cell" not in cell.tags]
     assert 4 <= statistics.median(lines) <= 8
 
 

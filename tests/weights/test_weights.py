@@ -182,7 +182,7 @@ def test_all_problems_are_named_at_once_and_nothing_is_loaded(tmp_path):
 
 
 def test_a_file_of_another_network_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="none of the 1 names is the authors'"):
+    with pytest.raises(ValueError, match="none of the 1 names is of an AsymmNet"):
         np.savez(tmp_path / "x.npz", conv1=np.zeros(3, np.float32))
         load_official(small(), tmp_path / "x.npz")
     with pytest.raises(ValueError, match="does not fit this network"):

@@ -51,6 +51,7 @@ class Contents:
 
     leaves: dict[str, Leaf]
     entries: list[str] = field(default_factory=list)
+    odd: dict[str, str] = field(default_factory=dict)  # tensors that are none to be read: what makes them
     metadata: dict[str, str] = field(default_factory=dict)
 
 
@@ -77,12 +78,12 @@ def read_contents(path: Path | str) -> Contents:
 
 
 def _parse(data, path):
+    if data[4:9] == b"\0\0\0\0{":  # first, as the length before it may look like anything
+        return _plain(read_safetensors(path), read_metadata(path))
     if data.startswith(b"PK"):
         return _parse_zip(data, path)
     if data.startswith((b"\x80", b"(d", b"ccollections\n")):  # the last two: protocol 0 of Python 2
         return flatten(parse_pickle(data))
-    if data[8:9] == b"{":
-        return _plain(read_safetensors(path), read_metadata(path))
     if data.startswith(b"\x12\x01\0\0\0\0\0\0"):
         return _plain(parse_params(data, path))
     raise ValueError(_unknown(data[:HEAD_BYTES], path))
@@ -124,12 +125,15 @@ def flatten(root: Any) -> Contents:
     """Lay a tree of dicts, lists, tuples and modules flat. Raises `ValueError` for one that is too deep."""
     entries = [str(key) for key in root if isinstance(key, str | int)] if isinstance(root, dict) else []
     leaves: dict[str, Leaf] = {}
+    odd: dict[str, str] = {}
     seen: set[int] = set()
     waiting: list[tuple[str, str, Any, int]] = [("", "", root, 0)]
     while waiting:
         name, container, value, depth = waiting.pop()
         if isinstance(value, Tensor | Array):
             leaves.setdefault(name, Leaf(value, container))
+        elif isinstance(value, Made) and "._rebuild_" in str(value.by):
+            odd.setdefault(name, str(value.by).rpartition("._rebuild_")[2])
         elif isinstance(value, dict | list | tuple | Made) and id(value) not in seen:
             if depth > DEEPEST:
                 raise ValueError(f"its entries are nested deeper than {DEEPEST}")
@@ -139,7 +143,7 @@ def flatten(root: Any) -> Contents:
                         for key, child in reversed(children) if len(name) + len(key) < LONGEST]
             if len(waiting) + len(leaves) > MOST:
                 raise ValueError(f"it has more than {MOST:,} entries")
-    return Contents(leaves, entries)
+    return Contents(leaves, entries, odd)
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:

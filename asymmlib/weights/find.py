@@ -20,7 +20,7 @@ from asymmlib.weights.names import NAMINGS, network_names
 from asymmlib.weights.settings import NETWORK, read_settings
 from asymmlib.weights.solve import solve
 
-__all__ = ["Found", "find_network"]
+__all__ = ["Found", "find_network", "odd_tensors"]
 
 # put between names by wrappers of PyTorch, at any depth
 WRAPPERS = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -127,8 +127,9 @@ class Found:
 
     def remedy(self) -> str:
         """What to do about a file that does not fit, by its names; "" where they tell nothing."""
-        return next((f"\n{remedy}" for pattern, remedy in REMEDIES.items()
-                     if any(re.search(pattern, name) for name in self.contents.leaves)), "")
+        return odd_tensors(self.contents) + next((
+            f"\n{remedy}" for pattern, remedy in REMEDIES.items()
+            if any(re.search(pattern, name) for name in self.contents.leaves)), "")
 
     def left_out(self) -> list[str]:
         """What else is in the file, by the outermost name that holds nothing of the network."""
@@ -194,10 +195,19 @@ def _listed(networks):
     return ", ".join(found.shown if found.shown != TOP else f"{TOP} (names without a prefix)" for found in networks)
 
 
+def odd_tensors(contents: Contents) -> str:
+    """A line about tensors of kinds that are not read: quantised and sparse ones, and those without values ("meta")."""
+    if not contents.odd:
+        return ""
+    name, kind = next(iter(contents.odd.items()))
+    return (f"\n{len(contents.odd)} tensors are not read, such as {name}, a {kind}: save plain ones on a CPU "
+            "(value.dequantize(), value.to_dense())")
+
+
 def _nothing(contents, source):
     names = list(contents.leaves)
     if not names:
         return (f"{source} holds no arrays" + (f", only {', '.join(contents.entries[:5])}" if contents.entries else "")
-                + ": save the weights, torch.save(model.state_dict(), OUT)")
+                + ": save the weights, torch.save(model.state_dict(), OUT)" + odd_tensors(contents))
     return (f"{source}: none of the {len(names)} names is of an AsymmNet (the first: {', '.join(names[:3])}); known "
             f"namings: {', '.join(NAMINGS)}")

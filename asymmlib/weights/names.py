@@ -111,8 +111,6 @@ class Naming:
 
 
 NAMINGS = {
-    "ours": Naming(_column(ATTRIBUTES, "ours"), PADDLE_NORM),
-    "paddle": Naming(_column(ATTRIBUTES, "pytorch"), PADDLE_NORM),
     "pytorch": Naming(_column(ATTRIBUTES, "pytorch"), PYTORCH_NORM),
     "gluon": Naming(_column(ATTRIBUTES, "gluon"), GLUON_NORM),
     "gluon graph": Naming(_column(GRAPH, "gluon"), GLUON_NORM, "_"),
@@ -120,6 +118,8 @@ NAMINGS = {
     "published": Naming(_column(ATTRIBUTES, "published"), GLUON_NORM),
     "published graph": Naming(_column(GRAPH, "published"), GLUON_NORM, "_"),
     "published export": Naming(_column(GRAPH, "published"), GLUON_NORM, "_", exported=True),
+    "ours": Naming(_column(ATTRIBUTES, "ours"), PADDLE_NORM),
+    "paddle": Naming(_column(ATTRIBUTES, "pytorch"), PADDLE_NORM),
 }
 
 

@@ -133,12 +133,10 @@ class Found:
 
     def left_out(self) -> list[str]:
         """What else is in the file, by the outermost name that holds nothing of the network."""
-        used = self._own | {name for name in self.contents.leaves if COUNTERS.search(name)}
-        first = {re.split("[./]", name)[0] for name in used}
-        others = [key for key in self.contents.entries if key not in used and key not in first]
-        others += [name if re.split("[./]", name)[0] in first else re.split("[./]", name)[0]
-                   for name in self.contents.leaves if name not in used]
-        return list(dict.fromkeys(others))
+        first = {re.split("[./]", name)[0] for name in self._own}
+        others = [(re.split("[./]", name)[0], name) for name in (*self.contents.entries, *self.contents.leaves)
+                  if name not in self._own | first and not COUNTERS.search(name)]
+        return list(dict.fromkeys(name if outermost in first else outermost for outermost, name in others))
 
 
 def find_network(contents: Contents, source: Path | str, key: str | None = None) -> Found:

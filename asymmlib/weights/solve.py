@@ -1,7 +1,7 @@
 """Which AsymmNet the shapes of some arrays are of: variant, width and rate are solved for, not looked up in a list.
 
 A channel count is width × base, rounded up to a multiple of 8: each tells an interval that the width lies in, and their
-intersection is narrow, as the head counts by 960. Each width in it gives the same network; the shortest is taken.
+intersection is narrow, as the head counts by 960. Each width in it gives the same network; the roundest is taken.
 """
 from collections.abc import Mapping
 from fractions import Fraction
@@ -13,7 +13,7 @@ from asymmlib.network import ROWS, SQUEEZE, STEM_CHANNELS, BlockPlan, plan_block
 __all__ = ["solve"]
 
 Shapes = Mapping[str, tuple[int, ...]]
-DIGITS = 7  # of a width, after the point
+STEPS = (1, 2, 4, 10, 20, 100, 1000, 10**4, 10**5, 10**6)  # widths in halves, quarters, tenths ... are tried in turn
 STEP = 8  # channel counts are multiples of it
 
 
@@ -77,11 +77,11 @@ def _interval(channels, base):
 
 
 def _numbers(low, high):
-    """Widths above `low` and up to `high`, those with the fewest digits first."""
-    for digits in range(DIGITS):
-        top = floor(high * 10**digits)
-        for number in range(top, max(floor(low * 10**digits), top - 10, 0), -1):
-            yield number / 10**digits
+    """Widths above `low` and up to `high`, the roundest first."""
+    for step in STEPS:
+        top = floor(high * step)
+        for number in range(top, max(floor(low * step), top - 10, 0), -1):
+            yield number / step
 
 
 def _expected(plans: tuple[BlockPlan, ...]) -> dict[str, tuple[int, ...]]:

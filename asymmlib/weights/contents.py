@@ -41,7 +41,7 @@ class Leaf(NamedTuple):
         return tuple(self.value.shape)
 
     def array(self) -> np.ndarray:
-        """Its values. Raises `ValueError` and what reading a damaged zip raises."""
+        """Its values. Raises any of `READ_ERRORS`; `Contents.array` says of which file."""
         return self.value if isinstance(self.value, np.ndarray) else self.value.array()
 
 
@@ -53,6 +53,14 @@ class Contents:
     entries: list[str] = field(default_factory=list)
     odd: dict[str, str] = field(default_factory=dict)  # tensors that are none to be read: what makes them
     metadata: dict[str, str] = field(default_factory=dict)
+    source: Path | str = "the file"
+
+    def array(self, name: str) -> np.ndarray:
+        """The values of one array; `ValueError` that names the file and the array where they cannot be read."""
+        try:
+            return self.leaves[name].array()
+        except READ_ERRORS as error:
+            raise ValueError(f"{self.source}: {name} {error}") from error
 
 
 def read_contents(path: Path | str) -> Contents:
@@ -71,7 +79,9 @@ def read_contents(path: Path | str) -> Contents:
     except FileNotFoundError:
         raise FileNotFoundError(f"no weights at {path}") from None
     try:
-        return _parse(data, path)
+        contents = _parse(data, path)
+        contents.source = path
+        return contents
     except (*READ_ERRORS, AttributeError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise ValueError(reason if str(path) in reason else f"{path} cannot be read: {reason}") from error

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from asymmlib.base.files import READ_ERRORS
 from asymmlib.network import FEATURES, ROWS, plan_blocks
-from asymmlib.weights.contents import Contents, Leaf
+from asymmlib.weights.contents import Contents
 from asymmlib.weights.names import NAMINGS, network_names
 from asymmlib.weights.settings import NETWORK, read_settings
 from asymmlib.weights.solve import solve
@@ -100,18 +99,12 @@ class Found:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """{full name: array} of the network, and of what else stands in the same dict. Raises `ValueError`."""
-        return {name: self._read(name, leaf) for name, leaf in self.contents.leaves.items()
+        return {name: self.contents.array(name) for name, leaf in self.contents.leaves.items()
                 if name in self._own or self._is_surplus(name, leaf)}
 
     @cached_property
     def _own(self):
         return set(self.names.values())
-
-    def _read(self, name: str, leaf: Leaf) -> np.ndarray:
-        try:
-            return leaf.array()
-        except READ_ERRORS as error:
-            raise ValueError(f"{self.source}: {name} {error}") from error
 
     def _is_surplus(self, name, leaf):
         """Whether an array stands in the network's own dict, yet is none of its, no counter, and no other network's."""
@@ -184,8 +177,7 @@ def _networks(contents: Contents, source: Path | str) -> list[Found]:
 def _equal(one: Found, other: Found) -> bool:
     """Whether two networks are the same arrays, as those of a module and of its state dict beside it are."""
     return one.naming == other.naming and one.names.keys() == other.names.keys() and all(
-        np.array_equal(one._read(one.names[name], one.contents.leaves[one.names[name]]),
-                       other._read(other.names[name], other.contents.leaves[other.names[name]]))
+        np.array_equal(one.contents.array(one.names[name]), other.contents.array(other.names[name]))
         for name in one.names)
 
 

@@ -90,5 +90,5 @@ def read_tensors(path: Path | str, key: str | None = None) -> dict[str, np.ndarr
     except ValueError:
         if key is not None or not contents.leaves:
             raise
-        return {name: leaf.array() for name, leaf in contents.leaves.items()}
+        return {name: contents.array(name) for name in contents.leaves}
     return {name.removeprefix(found.prefix): value for name, value in found.arrays().items()}

@@ -22,11 +22,11 @@ from asymmlib.weights.tensors import Array, Tensor
 
 __all__ = ["Contents", "Leaf", "read_contents"]
 
-DEEPEST, LONGEST, MOST = 64, 500, 200_000  # dicts in dicts, letters of a name, entries: no real file comes near
+DEEPEST, LONGEST, MOST = 64, 500, 50_000  # dicts in dicts, letters of a name, entries: no real file comes near
 MODULE = ("_parameters", "_buffers", "_modules")  # what a module of PyTorch keeps its tensors and its parts under
 SAVE = "torch.save(model.state_dict(), OUT) in PyTorch, paddle.save(model.state_dict(), OUT) in Paddle"
-DISTRIBUTED = ("; it is a distributed checkpoint: python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
-               "{path} OUT.pth makes one file of it")
+DISTRIBUTED = ("a distributed checkpoint, of which this makes one file: python -m "
+               "torch.distributed.checkpoint.format_utils dcp_to_torch {path} OUT.pth")
 
 
 class Leaf(NamedTuple):
@@ -72,8 +72,9 @@ def read_contents(path: Path | str) -> Contents:
     """
     path = Path(path)
     try:
-        if path.is_dir() and (path / ".metadata").is_file():
-            raise ValueError(f"{path} is a folder{DISTRIBUTED.format(path=path)}")
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder, not a file of weights: " + (
+                DISTRIBUTED.format(path=path) if (path / ".metadata").is_file() else "give one of the files in it"))
         with open_regular(path) as file:
             data = file.read()
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from asymmlib.weights.contents import read_contents
 from asymmlib.weights.find import TOP, Found, find_network
 from asymmlib.weights.official import export_official, load_found
 from asymmlib.weights.own import load_weights, save_weights
-from asymmlib.weights.settings import NETWORK, PICTURES, check_network, marks, shown
+from asymmlib.weights.settings import NETWORK, PICTURES, check_network, marks, plans_of, shown
 
 __all__ = ["convert", "start_from"]
 
@@ -39,10 +39,10 @@ def convert(source: Path | str, target: Path | str, to: str = "ours", variant: s
                          + (" or .npz" if to == "official" else ""))
     if port not in (None, *PORTS):
         raise ValueError(f"unknown port {port!r}; known: {', '.join(PORTS)}")
-    found = find_network(read_contents(source), source, key)
-    settings = _settings(found, {"variant": variant, "width": width, "asymmrate": asymmrate}, port)
+    found = find_network(read_contents(source), source, key, port)
+    settings = _settings(found, {"variant": variant, "width": width, "asymmrate": asymmrate})
     network = AsymmNet(**settings, num_classes=_classes(found, classes, new_head))
-    load_found(network, found, new_head, any_port=port is not None)
+    load_found(network, found, new_head)
     print(told(found), flush=True)
     pictures = {name: found.about.get(name) for name in PICTURES if not new_head or name != "classes"}
     if to == "ours":
@@ -52,25 +52,20 @@ def convert(source: Path | str, target: Path | str, to: str = "ours", variant: s
     return network
 
 
-def _settings(found: Found, given: dict[str, Any], port: str | None) -> dict[str, Any]:
+def _settings(found: Found, given: dict[str, Any]) -> dict[str, Any]:
     """The settings to build with; raises `ValueError` where others are given than the shapes tell."""
     given = {name: value for name, value in given.items() if value is not None}
-    wanted: dict[str, Any] = {}
     if len(given) == len(NETWORK) - 1:
         plan_blocks(**given)  # what cannot be built says why
     try:
-        wanted = found.settings
-        asked = {**wanted, **given}
-        right = plan_blocks(**asked) == plan_blocks(**wanted)
+        solved = found.settings
     except ValueError as error:
-        if wanted:
-            right = False
-        else:
-            raise ValueError(f"{found.source} fits no AsymmNet: {error}{found.remedy()}") from error
-    if not right:
-        raise ValueError(f"{found.source} is of {shown(wanted)}, by the shapes of its arrays, not of "
+        raise ValueError(f"{found.source} fits no AsymmNet: {error}{found.remedy()}") from error
+    asked = {**solved, **given}
+    if plans_of(asked) != plans_of(solved):
+        raise ValueError(f"{found.source} is of {shown(solved)}, by the shapes of its arrays, not of "
                          f"{', '.join(f'{name} {value}' for name, value in given.items())}: leave these away")
-    return {**asked, "port": port or wanted["port"]}
+    return asked
 
 
 def _classes(found, classes, new_head):
@@ -101,7 +96,11 @@ def start_from(network: nn.Layer, path: Path | str, new_head: bool = False, clas
     contents = read_contents(path)
     if not isinstance(network, AsymmNet):
         return load_weights(network, path, new_head)
-    found = find_network(contents, path)
+    try:
+        found = find_network(contents, path)
+    except ValueError as error:
+        raise ValueError(f"{error}. Here: python -m asymmlib convert {path} OUT.safetensors --key ..., then start from "
+                         "OUT.safetensors" if "--key" in str(error) else error) from error
     known = found.about.get("classes")
     if isinstance(known, list) and classes and known != list(classes) and not new_head:
         raise ValueError(f"{path} knows other classes ({', '.join(known[:5])}) than those that are trained "

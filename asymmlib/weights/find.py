@@ -25,6 +25,7 @@ __all__ = ["Found", "find_network", "odd_tensors"]
 WRAPPERS = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # what PyTorch, SWA and thop count beside the weights
 COUNTERS = re.compile(r"(?:^|\.)(?:num_batches_tracked|n_averaged|total_ops|total_params)$")
+AVERAGE = re.compile(r"ema|swa|averag|teacher|shadow")  # of names of a running average: it is asked about in any case
 TOP = "."  # what names without a prefix are called
 # names that tell why a file does not fit -> what to do in PyTorch before saving
 REMEDIES = {
@@ -47,6 +48,7 @@ class Found:
     prefix: str
     names: dict[str, str] = field(default_factory=dict)
     others: set[str] = field(default_factory=set)  # full names of the other networks in the file
+    forced: str | None = None  # the port that is to be taken, whatever the names say
 
     @property
     def shown(self) -> str:
@@ -56,6 +58,8 @@ class Found:
     @property
     def port(self) -> str:
         """The authors' port that the names are of; our own say nothing, but our files do."""
+        if self.forced:
+            return self.forced
         return "gluon" if NAMINGS[self.naming].gluon else self.about.get("port", "pytorch")
 
     @cached_property
@@ -118,11 +122,19 @@ class Found:
         return len(shape) == 4 or (shape[1:] == (FEATURES,) and (
             shape[:1] != (FEATURES,) or self.naming not in ("ours", "paddle")))
 
+    def heads(self) -> set[str]:
+        """Full names of surplus arrays that belong to a layer on the features, as somebody's own classifier does."""
+        own = {name for name, leaf in self.contents.leaves.items()
+               if name not in self._own and self._is_surplus(name, leaf)}
+        places = {name.rpartition(".")[0] for name in own if self.contents.leaves[name].shape[1:2] == (FEATURES,)}
+        return {name for name in own if name.rpartition(".")[0] in places}
+
     def remedy(self) -> str:
         """What to do about a file that does not fit, by its names; "" where they tell nothing."""
+        head = "\nIt has a classifier of its own: to start from the rest, add --new-head (new_head=True)"
         return odd_tensors(self.contents) + next((
             f"\n{remedy}" for pattern, remedy in REMEDIES.items()
-            if any(re.search(pattern, name) for name in self.contents.leaves)), "")
+            if any(re.search(pattern, name) for name in self.contents.leaves)), head if self.heads() else "")
 
     def left_out(self) -> list[str]:
         """What else is in the file, by the outermost name that holds nothing of the network."""
@@ -132,12 +144,14 @@ class Found:
         return list(dict.fromkeys(name if outermost in first else outermost for outermost, name in others))
 
 
-def find_network(contents: Contents, source: Path | str, key: str | None = None) -> Found:
-    """Find the network in a file; key: which one, by the prefix of its names.
+def find_network(contents: Contents, source: Path | str, key: str | None = None, port: str | None = None) -> Found:
+    """Find the network in a file; key: which one, by the prefix of its names; port: the one to take it for.
 
     Raises `ValueError` where there is none, none under that key, or several of which one must be chosen.
     """
     networks = _networks(contents, source)
+    for found in networks:
+        found.forced = port
     if not networks:
         raise ValueError(_nothing(contents, source))
     if key is not None:
@@ -148,7 +162,7 @@ def find_network(contents: Contents, source: Path | str, key: str | None = None)
         networks = wanted
     whole = [found for found in networks if found.whole]
     if len(whole) > 1 and not all(_equal(whole[0], other) for other in whole[1:]):
-        raise ValueError(f"{source} holds {len(whole)} networks that differ, under {_listed(whole)}: say which with "
+        raise ValueError(f"{source} holds {len(whole)} networks, under {_listed(whole)}: say which with "
                          f"--key, such as --key {whole[0].shown}. Where one is called ema, it is the running average "
                          "of the other, and often the better one to use")
     return (whole or networks)[0]
@@ -176,7 +190,9 @@ def _networks(contents: Contents, source: Path | str) -> list[Found]:
 
 def _equal(one: Found, other: Found) -> bool:
     """Whether two networks are the same arrays, as those of a module and of its state dict beside it are."""
-    return one.naming == other.naming and one.names.keys() == other.names.keys() and all(
+    if AVERAGE.search(one.prefix + other.prefix) or one.naming != other.naming:
+        return False
+    return one.names.keys() == other.names.keys() and all(
         np.array_equal(one.contents.array(one.names[name]), other.contents.array(other.names[name]))
         for name in one.names)
 

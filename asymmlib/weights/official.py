@@ -32,9 +32,11 @@ def load_official(network: paddle.nn.Layer, path: Path | str, new_head: bool = F
 
 def load_found(network: paddle.nn.Layer, found: Found, new_head: bool = False, any_port: bool = False) -> None:
     """Load a network that was found in a file; otherwise as `load_official`."""
-    names = found.file_names(network.state_dict())
+    names, arrays = found.file_names(network.state_dict()), found.arrays()
+    for name in found.heads() if new_head else ():
+        del arrays[name]
     try:
-        fill(network, found.arrays(), names, found.source, new_head,
+        fill(network, arrays, names, found.source, new_head,
              "classifier.weight" if found.turned(names["classifier.weight"]) else None,
              lambda: any_port or _check_port(network, found))
     except ValueError as error:

@@ -10,10 +10,10 @@ from typing import Any
 
 from paddle import nn
 
-from asymmlib.network import AsymmNet, plan_blocks
+from asymmlib.network import AsymmNet, BlockPlan, plan_blocks
 
-__all__ = ["NETWORK", "PICTURES", "SETTINGS", "check_network", "complete", "marks", "read_settings", "same_network",
-           "shown"]
+__all__ = ["NETWORK", "PICTURES", "SETTINGS", "check_network", "complete", "marks", "plans_of", "read_settings",
+           "same_network", "shown"]
 
 SETTINGS = "settings"
 NETWORK = ("variant", "width", "asymmrate", "port")
@@ -56,13 +56,17 @@ def shown(settings: Mapping[str, Any]) -> str:
             + (", Gluon's port" if settings.get("port") == "gluon" else ""))
 
 
+def plans_of(settings: Mapping[str, Any]) -> tuple[BlockPlan, ...] | None:
+    """The blocks of these settings, None where none can be built."""
+    try:
+        return plan_blocks(*(settings[key] for key in NETWORK))
+    except ValueError:
+        return None
+
+
 def same_network(settings: Mapping[str, Any], network: AsymmNet) -> bool:
     """Whether a network has the blocks of these settings: other widths may, and often the other port."""
-    try:
-        plans = plan_blocks(*(settings[key] for key in NETWORK))
-    except ValueError:
-        return False
-    return plans == tuple(block.plan for block in network.blocks)
+    return plans_of(settings) == tuple(block.plan for block in network.blocks)
 
 
 def check_network(network: nn.Layer, settings: Mapping[str, Any], source: Path | str) -> None:

@@ -223,13 +223,14 @@ def noisy():
     (lambda: with_prefix("student.") | with_prefix("teacher.", noisy()), ("student", "teacher")),
     (lambda: STATE | with_prefix("ema.", noisy()), (".", "ema")),
     (lambda: {"model": network(), "ema": Part(noisy())}, ("model", "ema")),
-], ids=["torchvision", "timm", "teacher", "one dict", "modules"])
+    (lambda: {"model": STATE, "model_ema": noisy() | {"n_averaged": torch.tensor(3)}}, ("model", "model_ema")),
+], ids=["torchvision", "timm", "teacher", "one dict", "modules", "counted"])
 def test_an_average_beside_the_model_is_asked_about(content, keys, tmp_path, capsys):
     torch.save(content(), tmp_path / "x.pth")
     target = tmp_path / "ours.safetensors"
     assert main(["convert", str(tmp_path / "x.pth"), str(target)]) == 2
     message = capsys.readouterr().err
-    assert "2 networks that differ" in message and "--key" in message and not target.exists()
+    assert "2 networks" in message and "--key" in message and not target.exists()
     assert difference(tmp_path / "x.pth", target, key=keys[0]) <= 1e-4
     assert difference(tmp_path / "x.pth", target, key=keys[1]) > 1e-2
     assert main(["convert", str(tmp_path / "x.pth"), str(target), "--key", "nothing"]) == 2
@@ -240,6 +241,9 @@ def test_the_same_network_twice_is_no_question(tmp_path, capsys):
     torch.save({"model": network(), "state_dict": copy.deepcopy(STATE), "epoch": 3}, tmp_path / "x.pth")
     assert difference(tmp_path / "x.pth", tmp_path / "ours.safetensors") <= 1e-4
     assert "under model" in capsys.readouterr().out
+    torch.save({"model": STATE, "ema": copy.deepcopy(STATE)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="2 networks, under model, ema"):
+        convert(tmp_path / "x.pth", tmp_path / "ours.safetensors")
 
 
 def test_what_was_taken_and_left_out_is_told(tmp_path, capsys):
@@ -298,6 +302,15 @@ def test_the_remedies_work(tmp_path):
     prune.remove(model.output, "weight")
     torch.save(model.state_dict(), tmp_path / "x.pth")
     assert np.isfinite(difference(tmp_path / "x.pth", target))
+    other = {name.replace("output", "fc.1"): value for name, value in STATE.items()}
+    torch.save(other, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="--classes N --new-head"):
+        convert(tmp_path / "x.pth", target)
+    assert convert(tmp_path / "x.pth", target, classes=5, new_head=True).classifier.weight.shape == [1280, 5]
+    torch.save(STATE | {"fc.weight": torch.ones(7, 1280), "fc.bias": torch.ones(7)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="add --new-head"):
+        convert(tmp_path / "x.pth", target)
+    assert convert(tmp_path / "x.pth", target, classes=5, new_head=True).classifier.weight.shape == [1280, 5]
     torch.save(REFUSED["without a head"][0](), tmp_path / "x.pth")
     assert convert(tmp_path / "x.pth", target, classes=5, new_head=True).classifier.weight.shape == [1280, 5]
     program = torch.export.export(network(), (torch.zeros(1),))

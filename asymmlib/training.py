@@ -138,7 +138,7 @@ def _record(run, **changes):
 
 def _mark(run):
     """The metadata of a run's weights: whose they are, and what the pictures were. Runs of old have no id."""
-    pictures = marks({**run.info, "size": run.info["recipe"]["image_size"]})
+    pictures = marks({**run.info, "size": run.info.get("recipe", {}).get("image_size")})
     return pictures | ({"run": run.info["id"]} if "id" in run.info else {})
 
 

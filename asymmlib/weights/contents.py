@@ -60,7 +60,8 @@ class Contents:
         try:
             return self.leaves[name].array()
         except READ_ERRORS as error:
-            raise ValueError(f"{self.source}: {name} {error}") from error
+            again = ": copy or fetch it again" if isinstance(error, zipfile.BadZipFile) else ""
+            raise ValueError(f"{self.source}: {name} {error}{again}") from error
 
 
 def read_contents(path: Path | str) -> Contents:
@@ -112,8 +113,12 @@ def _parse_zip(data, path):
                          "copy or fetch it again") from error
     names = archive.namelist()
     if names and all(name.endswith(".npy") for name in names):
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return _plain(dict(file))
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                return _plain(dict(file))
+        except READ_ERRORS as error:
+            raise ValueError(f"{path} is not a complete .npz file of plain arrays ({error}); fetch it again, or write "
+                             "it anew with one array a name: numpy.savez(OUT, **state)") from error
     if any(name.endswith("model_weights_config.json") for name in names):
         raise ValueError(f"{path} is a program that torch.export saved; its weights alone are read: "
                          "torch.save(dict(torch.export.load(IN).state_dict), OUT)")
@@ -127,7 +132,8 @@ def _unknown(head, path):
     """What to say of a file of another kind."""
     kind = kind_of(head)
     what = kind.what if kind else f"of no kind that is read here (it begins with {head[:8].hex(' ')})"
-    remedy = (f"{kind.remedy}" if kind and "fetch" in kind.remedy else
+    remedy = (kind.remedy if kind and "fetch" in kind.remedy else
+              "numpy.savez(OUT, **state) writes a whole state" if kind and "NumPy" in kind.what else
               "unpack it, and give the file of weights in it" if kind and "archive" in kind.what else SAVE)
     return f"{path} is {what}, not a file of weights: {remedy}"
 

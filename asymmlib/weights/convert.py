@@ -93,11 +93,10 @@ def start_from(network: nn.Layer, path: Path | str, new_head: bool = False, clas
     classes: names of those that are trained; a file that says others has another head. tell: print what was found.
     Raises as `load_official`; the message says which settings of `train` fit, or how to convert the file.
     """
-    contents = read_contents(path)
     if not isinstance(network, AsymmNet):
         return load_weights(network, path, new_head)
     try:
-        found = find_network(contents, path)
+        found = find_network(read_contents(path), path)
     except ValueError as error:
         raise ValueError(f"{error}. Here: python -m asymmlib convert {path} OUT.safetensors --key ..., then start from "
                          "OUT.safetensors" if "--key" in str(error) else error) from error

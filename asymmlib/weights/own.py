@@ -21,6 +21,7 @@ __all__ = ["DAMAGE", "DIGEST", "check_pictures", "digest", "fill", "load_weights
            "save_tensors", "save_weights", "tensors_of"]
 
 DIGEST = "content_sha256"  # in the metadata
+MOST = 20  # problems that are listed
 DAMAGE = (*READ_ERRORS, SafetensorError, AttributeError, RecursionError)  # what a reader raises on odd bytes
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8",
          "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
@@ -135,7 +136,7 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
     """Check the arrays of a file and load them into a network.
 
     names: {our name: the file's}; turned: ours that is (out, in) in the file; check: called before anything is loaded.
-    Raises `ValueError` that lists everything missing, unexpected or wrongly shaped; nothing is loaded then.
+    Raises `ValueError` that lists what is missing, unexpected or wrongly shaped; nothing is loaded then.
     """
     head = _head_names(network) if new_head else ()
     forms = {name: [tuple(value.shape)] for name, value in network.state_dict().items() if name not in head}
@@ -147,8 +148,9 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
     problems += [f"{names[name]} {fault}" for name in forms if names[name] in tensors
                  for fault in _faults(tensors[names[name]], forms[name])]
     if problems:
-        raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(problems)
-                         + _remedy(network, problems, names))
+        more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
+        raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(
+            problems[:MOST] + more) + _remedy(network, problems, names))
     if check is not None:
         check()
     ready = {name: tensors[names[name]].astype(np.float32, copy=False) for name in forms}
@@ -160,7 +162,11 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
 
 
 def _remedy(network, problems, names):
-    """What to do where nothing but the last layer's shape is wrong: the file knows other classes."""
+    """What to do where the last layer's shape alone is wrong (other classes), or all running averages are missing."""
+    averages = [f"missing {theirs}" for ours, theirs in names.items() if ours.endswith(("._mean", "._variance"))]
+    if averages and set(problems) == set(averages):
+        return ("\nThese are the running averages of batch norm: the file has parameters alone. Save "
+                "model.state_dict(), which has both, or take another network of the file with --key")
     last = tuple(f"{names[name]} has shape" for name in _head_names(network))
     return ("\nOther classes: to start from all but the last layer, add --new-head (new_head=True)"
             if all(problem.startswith(last) for problem in problems) else "")

@@ -205,7 +205,7 @@ def test_pickled_code_is_not_run(tmp_path, monkeypatch):
     write_pth(tmp_path / "x.pth", {}, pickled=pickle.dumps({"a": Evil()}, protocol=2))
     np.savez(tmp_path / "x.npz", a=np.array([Evil()], dtype=object))
     for name in ("x.pth", "x.npz"):
-        with pytest.raises(ValueError, match="x.pth holds no arrays, only a|x.npz cannot be read: Object arrays"):
+        with pytest.raises(ValueError, match="x.pth holds no arrays, only a|x.npz is not a complete .npz"):
             read_tensors(tmp_path / name)
     assert not (tmp_path / "evil").exists()
 

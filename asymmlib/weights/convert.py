@@ -83,6 +83,7 @@ def told(found: Found) -> str:
     others = found.left_out()
     more = f" and {len(others) - 8} more" if len(others) > 8 else ""
     return (f"{found.source}: {len(found.names)} arrays{place}, in {WORDS[found.naming.split()[0]]}"
+            + (f", running averages of batch norm from {found.lender}" if found.lender else "")
             + (f"; left out: {', '.join(others[:8])}{more}" if others else ""))
 
 

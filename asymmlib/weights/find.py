@@ -6,6 +6,7 @@ by the names that end as a naming of `asymmlib.weights.names` says; of two netwo
 """
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,7 @@ class Found:
     names: dict[str, str] = field(default_factory=dict)
     others: set[str] = field(default_factory=set)  # full names of the other networks in the file
     forced: str | None = None  # the port that is to be taken, whatever the names say
+    lender: str = ""  # the network in the file that the running averages are of, where they are not its own
 
     @property
     def shown(self) -> str:
@@ -97,6 +99,15 @@ class Found:
             return False
         return all(name in self.names for ours, name in theirs.items() if not ours.startswith("classifier."))
 
+    def borrow(self, others: Iterable["Found"]) -> None:
+        """Take the running averages of batch norm from another network: many averages are of parameters alone."""
+        averages = {theirs for ours, theirs in self.translate(network_names(plan_blocks(**self.settings))).items()
+                    if ours.endswith(("._mean", "._variance"))}
+        for other in others:
+            if not averages & self.names.keys() and (other.naming, other.settings) == (self.naming, self.settings):
+                self.names |= {name: other.names[name] for name in averages}
+                self.lender = other.shown
+
     def file_names(self, ours: Iterable[str]) -> dict[str, str]:
         """{our name: the full name in the file}, also where it is missing there."""
         return {name: self.names.get(theirs, self.prefix + theirs) for name, theirs in self.translate(ours).items()}
@@ -138,7 +149,7 @@ class Found:
 
     def left_out(self) -> list[str]:
         """What else is in the file, by the outermost name that holds nothing of the network."""
-        first = {re.split("[./]", name)[0] for name in self._own}
+        first = {re.split("[./]", name)[0] for name in self._own if name.startswith(self.prefix)}
         others = [(re.split("[./]", name)[0], name) for name in (*self.contents.entries, *self.contents.leaves)
                   if name not in self._own | first and not COUNTERS.search(name)]
         return list(dict.fromkeys(name if outermost in first else outermost for outermost, name in others))
@@ -152,6 +163,7 @@ def find_network(contents: Contents, source: Path | str, key: str | None = None,
     networks = _networks(contents, source)
     for found in networks:
         found.forced = port
+    lenders = [found for found in networks if found.whole]
     if not networks:
         raise ValueError(_nothing(contents, source))
     if key is not None:
@@ -160,6 +172,10 @@ def find_network(contents: Contents, source: Path | str, key: str | None = None,
         if not wanted:
             raise ValueError(f"{source} has no network under {key!r}; there is one under {_listed(networks)}")
         networks = wanted
+    for found in networks:
+        if AVERAGE.search(found.prefix) and not found.whole and len(lenders) == 1:
+            with suppress(ValueError):
+                found.borrow(lenders)
     whole = [found for found in networks if found.whole]
     if len(whole) > 1 and not all(_equal(whole[0], other) for other in whole[1:]):
         raise ValueError(f"{source} holds {len(whole)} networks, under {_listed(whole)}: say which with "

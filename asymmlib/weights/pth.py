@@ -8,7 +8,8 @@ import io
 import os
 import struct
 import zipfile
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO
 
 from asymmlib.weights.pickles import Name, run_pickle
 from asymmlib.weights.tensors import BUILDERS, Storage
@@ -66,7 +67,7 @@ def _load_from_bytes(data):
     return _legacy(file, file.getbuffer())
 
 
-def _legacy(file, data):
+def _legacy(file: BinaryIO, data: bytes | memoryview) -> Any:
     """What follows the first pickle: the version, the machine, the value, the storages' keys, their values."""
     storages: dict[str, Storage] = {}
 
@@ -87,7 +88,7 @@ def _legacy(file, data):
         size = struct.unpack("<q", file.read(8).ljust(8, b"\xff"))[0] * storage.itemsize
         if not 0 <= size <= len(data) - start:
             raise ValueError(f"ends within its values, at byte {start}: copy or fetch it again")
-        storage.read = lambda start=start, end=start + size: bytes(data[start:end])
+        storage.read = partial(bytes, memoryview(data)[start:start + size])
         file.seek(start + size)
     return value
 

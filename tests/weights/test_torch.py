@@ -237,6 +237,22 @@ def test_an_average_beside_the_model_is_asked_about(content, keys, tmp_path, cap
     assert "there is one under" in capsys.readouterr().err
 
 
+def test_an_average_of_parameters_alone_borrows_the_rest(tmp_path, capsys):
+    shadow = {name: value for name, value in noisy().items() if "running" not in name}
+    average = {"decay": 0.99, "shadow": shadow}
+    torch.save({"model": STATE, "ema": average, "optimizer": {"exp_avg": shadow}}, tmp_path / "x")
+    target = tmp_path / "ours.safetensors"
+    with pytest.raises(ValueError, match="2 networks, under model, ema.shadow"):
+        convert(tmp_path / "x", target)
+    assert difference(tmp_path / "x", target, key="model") <= 1e-4
+    assert difference(tmp_path / "x", target, key="ema") > 1e-2
+    assert "under ema.shadow" in (printed := capsys.readouterr().out) and "batch norm from model" in printed
+    expected = noisy() | {name: value for name, value in STATE.items() if "running" in name}
+    torch.save(expected, tmp_path / "y")
+    whole = convert(tmp_path / "y", tmp_path / "whole.safetensors")
+    assert (logits(convert(tmp_path / "x", target, key="ema.shadow")) == logits(whole)).all()
+
+
 def test_the_same_network_twice_is_no_question(tmp_path, capsys):
     torch.save({"model": network(), "state_dict": copy.deepcopy(STATE), "epoch": 3}, tmp_path / "x.pth")
     assert difference(tmp_path / "x.pth", tmp_path / "ours.safetensors") <= 1e-4

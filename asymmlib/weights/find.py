@@ -149,7 +149,7 @@ class Found:
 
     def left_out(self) -> list[str]:
         """What else is in the file, by the outermost name that holds nothing of the network."""
-        first = {re.split("[./]", name)[0] for name in self._own if name.startswith(self.prefix)}
+        first = {re.split("[./]", name)[0] for name in self._own if WRAPPERS.sub("", name).startswith(self.prefix)}
         others = [(re.split("[./]", name)[0], name) for name in (*self.contents.entries, *self.contents.leaves)
                   if name not in self._own | first and not COUNTERS.search(name)]
         return list(dict.fromkeys(name if outermost in first else outermost for outermost, name in others))

@@ -75,7 +75,7 @@ def _train_options(command):
         command.add_argument(f"--{name}", type=float if name == "base-lr" else int, help="instead of the recipe's")
     command.add_argument("--amp", action="store_true", default=None, help="mixed precision, on a GPU")
     command.add_argument("--name", help="folder below runs/ (default: made of model, recipe, data and seed)")
-    command.add_argument("--start", metavar="WEIGHTS", help="safetensors file to start from, such as one of `convert`")
+    command.add_argument("--start", metavar="WEIGHTS", help="weights to start from: ours, or what `convert` reads")
     command.add_argument("--new-head", action="store_true", help="with --start: a new classifier, for other classes")
     command.add_argument("--fresh", action="store_true", help="start over, even where the run exists")
 
@@ -183,11 +183,13 @@ def _first_released():
 
 
 def _convert_options(command):
-    command.add_argument("source", metavar="IN", help="weights: .params, .pth, .pt, .npz or .safetensors")
+    command.add_argument("source", metavar="IN", help="weights of PyTorch, Gluon, Paddle or NumPy, of any name")
     command.add_argument("target", metavar="OUT", help="the file to write: .safetensors; with --to official also .npz")
     command.add_argument("--to", choices=("ours", "official"), default="ours",
                          help="the authors' weights to ours, or ours to the names of their PyTorch code (default ours)")
-    command.add_argument("--variant", help="large or small; it and the next two are found from shapes where left away")
+    command.add_argument("--key", help="which network of a checkpoint that has several, such as model_ema")
+    command.add_argument("--port", help="pytorch or gluon, in place of the one that the names in the file tell")
+    command.add_argument("--variant", help="large or small; like the next two only to check: the shapes tell it")
     command.add_argument("--width", type=float, help="width multiplier")
     command.add_argument("--asymmrate", type=int, help="asymmetry rate")
     command.add_argument("--new-head", action="store_true", help="draw a new classifier, for --classes other classes")
@@ -197,14 +199,17 @@ def _convert_options(command):
 def _convert(options):
     """Turn the authors' weights into ours, or ours into theirs; no code in a file is run.
 
+    State dicts, training checkpoints and whole modules of any PyTorch are read, Gluon's .params, .pdparams, .npz and
+    safetensors; the bytes tell which.
+
     A checkpoint of 1000 classes starts a network of 16: convert IN OUT.safetensors --new-head --classes 16, then
     train --start OUT.safetensors.
     """
     from asymmlib.weights.convert import convert
+    from asymmlib.weights.settings import shown
     network = convert(options.source, options.target, options.to, options.variant, options.width, options.asymmrate,
-                      options.classes, options.new_head)
-    print(f"{options.target}: AsymmNet-{network.variant.title()}, width {network.width:g}, asymmrate "
-          f"{network.asymmrate}, {network.classifier.weight.shape[1]} classes"
+                      options.classes, options.new_head, options.key, options.port)
+    print(f"{options.target}: {shown(vars(network))}, {network.classifier.weight.shape[1]} classes"
           + (", the classifier drawn anew" if options.new_head else ""))
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from asymmlib.base.files import atomic_write
 from asymmlib.weights.own import DAMAGE, DIGEST, digest
+from asymmlib.weights.settings import check_network, complete
 
 __all__ = ["is_checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -40,7 +41,7 @@ def save_checkpoint(folder: Path, network: paddle.nn.Layer, optimizer: paddle.op
             owner = next(name for name in names if key.startswith(name + "_"))
             tensors[f"optimizer/{names[owner]}/{key[len(owner) + 1:]}"] = value.numpy()
     facts = {"schedule": schedule, "rows": rows, "scaler": _plain(scaler.state_dict()) if scaler else {}, "run": run}
-    metadata = {key: json.dumps(value, allow_nan=False) for key, value in facts.items()}
+    metadata = complete(network, {key: json.dumps(value, allow_nan=False) for key, value in facts.items()})
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / f"epoch-{len(rows):04d}.safetensors") as file:
         file.write(save(tensors, metadata=metadata | {DIGEST: digest(tensors, metadata)}))
@@ -63,6 +64,7 @@ def load_checkpoint(folder: Path | str, network: paddle.nn.Layer, optimizer: pad
             tensors, facts = _read(path)
             if run is not None and facts.get("run", run) != run:
                 raise ValueError("it is of another run")
+            check_network(network, facts.get("settings", {}), "it")
             _check(tensors, network)
         except DAMAGE as error:
             print(f"checkpoint {path.name} is damaged ({error}); going back to the one before", flush=True)

@@ -126,7 +126,8 @@ def load_pretrained(name: str, folder: Path | str | None = None) -> Classifier:
 def _classifier(name, info, image_size, path, licence, provenance, record=None):
     """A `Classifier` of what a card or a run.json says, with the weights of a file."""
     from asymmlib.models import create_model, treat
-    from asymmlib.weights.own import load_weights
+    from asymmlib.weights.own import check_pictures, load_weights
+    check_pictures(path, {**info, "size": image_size})
     network = create_model(info["model"], len(info["classes"]), **info["settings"])
     norm = info.get("recipe", {}).get("norm", BEFORE["norm"])  # no weight, yet part of what the network computes
     treat(network, "as-built", norm)

@@ -28,7 +28,9 @@ from asymmlib.network import AsymmetricalBottleneck, AsymmNet
 from asymmlib.recipes import Recipe
 from asymmlib.records.opening import locked_run, open_run, run_folder
 from asymmlib.runs import Run
-from asymmlib.weights.own import load_weights, save_weights
+from asymmlib.weights.convert import start_from
+from asymmlib.weights.own import save_weights
+from asymmlib.weights.settings import marks
 
 __all__ = ["make_loss", "make_optimizer", "make_pictures", "make_schedule", "run_name", "train", "zero_last_gamma"]
 
@@ -40,9 +42,9 @@ def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmr
 
     A finished run of the same settings is opened instead, an interrupted one goes on at its last checkpoint; both
     are said in a printed line. `fresh=True` starts over; nothing is deleted without it. `prepared` is the data (None:
-    what the recipe or `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a safetensors file
-    to start from in place of random weights (`asymmlib.weights.convert` makes one of the authors' files); `new_head`
-    leaves its last layer out.
+    what the recipe or `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a file of weights to
+    start from in place of random ones, ours or one that `asymmlib.weights.convert` reads; `new_head` leaves its last
+    layer out.
     Started by Paddle's launcher, all processes call this and share the work (`asymmlib.base.parallel`); rank 0 writes.
     Raises `ValueError` when that folder holds a run of other settings or something else, for unknown names, for weights
     that do not fit, and for processes that do not agree; `FloatingPointError` for a loss or weights that are not
@@ -59,9 +61,9 @@ def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmr
         settings_of_run["start"] = {"sha256": checksum(start), "new_head": new_head}
     elif new_head:
         raise ValueError("new_head (--new-head) needs start (--start): a file of weights whose head is replaced")
-    build = partial(_build, model_name, len(prepared.class_names), settings, recipe, start, new_head)
+    build = partial(_build, model_name, prepared.class_names, settings, recipe, start, new_head)
     folder = run_folder(run_name(model_name, recipe, settings) if name is None else name)
-    build()  # wrong names, settings and weights end here, early
+    build(tell=True)  # wrong names, settings and weights end here, early
     with parallel.lost_rank_told():
         parallel.agree(settings_of_run | {"recipe": {**recipe.as_dict(), "data": None}})
         if parallel.rank():  # the lock and the record are rank 0's
@@ -86,13 +88,13 @@ def run_name(model_name: str, recipe: Recipe, settings: Mapping[str, float]) -> 
     return "-".join(parts)
 
 
-def _build(model_name, num_classes, settings, recipe, start, new_head):
-    network = treat(create_model(model_name, num_classes, **settings), recipe.initialisation, recipe.norm,
+def _build(model_name, classes, settings, recipe, start, new_head, tell=False):
+    network = treat(create_model(model_name, len(classes), **settings), recipe.initialisation, recipe.norm,
                     recipe.dropout)
     if recipe.zero_last_gamma:
         zero_last_gamma(network)
     if start is not None:
-        load_weights(network, start, new_head)
+        start_from(network, start, new_head, classes, tell)
     return network
 
 
@@ -135,8 +137,9 @@ def _record(run, **changes):
 
 
 def _mark(run):
-    """The metadata of a run's weights: whose they are. A run from before runs had ids leaves them unmarked."""
-    return {"run": run.info["id"]} if "id" in run.info else {}
+    """The metadata of a run's weights: whose they are, and what the pictures were. Runs of old have no id."""
+    pictures = marks({**run.info, "size": run.info.get("recipe", {}).get("image_size")})
+    return pictures | ({"run": run.info["id"]} if "id" in run.info else {})
 
 
 def _sessions(run, done, accelerated):

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
-from safetensors.numpy import save
 
 from asymmlib.base.environment import environment
 from asymmlib.base.extras import missing_package
@@ -25,6 +24,8 @@ from asymmlib.base.files import atomic_write, make_folder
 from asymmlib.base.startup import native_noise_left_out
 from asymmlib.deploy.engines import ENGINES, load_engine, missing
 from asymmlib.deploy.onnx_graph import OPSET, halved, make_onnx
+from asymmlib.weights.own import save_tensors
+from asymmlib.weights.settings import complete, marks
 
 if TYPE_CHECKING:
     from asymmlib.runs import Classifier
@@ -49,7 +50,7 @@ def export(network: paddle.nn.Layer, folder: Path | str, image_size: int,
     folder, metadata = make_folder(folder), metadata or {}
     network.eval()
     _save_inference(network, folder, image_size)
-    save_half(network, folder / "weights-float16.safetensors")
+    save_half(network, folder / "weights-float16.safetensors", {**metadata, "size": image_size})
     if missing_package("onnx"):
         print(f"no ONNX files: {missing_package('onnx')}")
     else:
@@ -74,15 +75,15 @@ def export_classifier(classifier: "Classifier", folder: Path | str) -> dict[str,
     return export(classifier.network, folder, classifier.image_size, metadata)
 
 
-def save_half(network: paddle.nn.Layer, path: Path | str) -> None:
+def save_half(network: paddle.nn.Layer, path: Path | str, pictures: Mapping[str, Any] | None = None) -> None:
     """Write the weights as float16 safetensors; `load_weights` makes float32 of them again.
 
-    Vectors (biases, batch norm) stay float32: they are few, and a small variance would lose its digits. Raises
-    `ValueError` for a value beyond float16's range (65504), naming the tensor.
+    Vectors (biases, batch norm) stay float32: they are few, and a small variance would lose its digits. pictures: what
+    is known of "classes", "size", "mean" and "std", for the file's settings. Raises `ValueError` for a value beyond
+    float16's range (65504), naming the tensor.
     """
     tensors = {name: halved(name, value.numpy()) for name, value in network.state_dict().items()}
-    with atomic_write(path) as file:
-        file.write(save(tensors))
+    save_tensors(tensors, path, complete(network, marks(pictures or {})))
 
 
 def check(network: paddle.nn.Layer, folder: Path, image_size: int, pictures: int = 4,

@@ -1,30 +1,35 @@
-"""Convert weight files between the authors' names and ours, for `python -m asymmlib convert`."""
+"""Convert weight files of others to ours and ours to theirs, for `python -m asymmlib convert` and `train --start`."""
 import math
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from paddle import nn
 
-from asymmlib.network import ROWS, AsymmNet, plan_blocks
-from asymmlib.weights.names import find_naming
-from asymmlib.weights.official import export_official, load_official, read_tensors
+from asymmlib.base import parallel
+from asymmlib.network import PORTS, AsymmNet, plan_blocks
+from asymmlib.weights.contents import read_contents
+from asymmlib.weights.find import TOP, Found, find_network
+from asymmlib.weights.official import export_official, load_found
 from asymmlib.weights.own import load_weights, save_weights
+from asymmlib.weights.settings import NETWORK, PICTURES, check_network, marks, plans_of, shown
 
-__all__ = ["convert", "find_settings"]
+__all__ = ["convert", "start_from"]
 
-WIDTHS, RATES = (0.35, 0.5, 0.75, 1.0, 1.25), (0, 1, 2)  # what is tried where nothing is given
-BIAS = "classifier.bias"
+WORDS = {"ours": "our own names", "paddle": "the authors' PyTorch names in Paddle",
+         "pytorch": "the authors' PyTorch names", "gluon": "the authors' Gluon names",
+         "published": "the names of the authors' published checkpoint"}
 
 
 def convert(source: Path | str, target: Path | str, to: str = "ours", variant: str | None = None,
             width: float | None = None, asymmrate: int | None = None, classes: int | None = None,
-            new_head: bool = False) -> AsymmNet:
-    """Convert a file: the authors' weights to ours (`to="ours"`) or ours to PyTorch names (`to="official"`).
+            new_head: bool = False, key: str | None = None, port: str | None = None) -> AsymmNet:
+    """Convert a file of weights: to ours (`to="ours"`) or to the names of the authors' PyTorch code (`to="official"`).
 
-    Returns the `AsymmNet` in between. Variant, width and rate that are not given are found from the shapes of the
-    arrays. classes: by default as many as the file has. new_head: draw a new classifier for that many classes.
+    Returns the `AsymmNet` in between, and prints what was taken from the file and what was left out. Variant, width and
+    rate are solved from the shapes of the arrays, the port from their names; those that are given are held against it,
+    but `port`, which decides. classes: by default as many as the file has. new_head: draw a new classifier for that
+    many classes. key: which network, where the file has several.
     Raises `ValueError` for a file that fits no such network, and whatever the loading functions raise.
     """
     if to not in ("ours", "official"):
@@ -32,56 +37,83 @@ def convert(source: Path | str, target: Path | str, to: str = "ours", variant: s
     if Path(target).suffix not in ((".safetensors",) if to == "ours" else (".safetensors", ".npz")):
         raise ValueError(f"cannot write {target}; the name must end in .safetensors"
                          + (" or .npz" if to == "official" else ""))
-    tensors = read_tensors(source)
-    settings, names = find_settings(tensors, source, variant, width, asymmrate, ours=to == "official")
-    if classes is None:
-        if names[BIAS] not in tensors:
-            raise ValueError(f"{source} has no {names[BIAS]}; give the number of classes")
-        classes = tensors[names[BIAS]].size
-    network = AsymmNet(**settings, num_classes=classes)
-    load, write = (load_official, save_weights) if to == "ours" else (load_weights, export_official)
-    load(network, source, new_head=new_head)
-    write(network, target)
+    if port not in (None, *PORTS):
+        raise ValueError(f"unknown port {port!r}; known: {', '.join(PORTS)}")
+    found = find_network(read_contents(source), source, key, port)
+    settings = _settings(found, {"variant": variant, "width": width, "asymmrate": asymmrate})
+    network = AsymmNet(**settings, num_classes=_classes(found, classes, new_head))
+    load_found(network, found, new_head)
+    print(told(found), flush=True)
+    pictures = {name: found.about.get(name) for name in PICTURES if not new_head or name != "classes"}
+    if to == "ours":
+        save_weights(network, target, marks(pictures))
+    else:
+        export_official(network, target)
     return network
 
 
-def find_settings(tensors: Mapping[str, np.ndarray], source: Path | str, variant: str | None = None,
-                  width: float | None = None, asymmrate: int | None = None,
-                  ours: bool = False) -> tuple[dict[str, Any], dict[str, str]]:
-    """Find which AsymmNet a file's arrays are of: its settings, and {our name: the file's} for the names looked at.
-
-    tensors: {name: array} in the authors' names, or in `ours`. The depthwise and second pointwise convolutions tell
-    variant, width and rate apart. Raises `ValueError` where no combination fits.
-    """
-    choices: dict[str, Sequence[Any]] = {
-        "variant": list(ROWS) if variant is None else [variant], "width": WIDTHS if width is None else [width],
-        "asymmrate": RATES if asymmrate is None else [asymmrate]}
-    refused = []
-    for choice in product(*choices.values()):
-        settings = dict(zip(choices, choice, strict=True))
-        try:
-            shapes = _telling_shapes(plan_blocks(**settings))
-        except ValueError as error:
-            refused.append(error)
-            continue
-        names = _names([*shapes, BIAS], tensors, source, settings["asymmrate"], ours)
-        if all(names[name] in tensors and tensors[names[name]].shape == shape for name, shape in shapes.items()):
-            return settings, names
-    if len(refused) == math.prod(len(values) for values in choices.values()):
-        raise refused[0]
-    tried = ", ".join(f"{name} {' or '.join(str(value) for value in values)}" for name, values in choices.items())
-    raise ValueError(f"{source} fits none of the networks tried: {tried}; give the settings that it was trained with")
-
-
-def _telling_shapes(plans):
-    return {f"blocks.{plan.index}.{part}.conv.weight": shape for plan in plans for part, shape in (
-        ("depthwise", (plan.depthwise, 1, plan.kernel, plan.kernel)), ("project", (plan.out, plan.depthwise, 1, 1)))}
-
-
-def _names(wanted, tensors, source, asymmrate, ours):
-    if ours:
-        return {name: name for name in wanted}
+def _settings(found: Found, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings to build with; raises `ValueError` where others are given than the shapes tell."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) == len(NETWORK) - 1:
+        plan_blocks(**given)  # what cannot be built says why
     try:
-        return find_naming(wanted, tensors, asymmrate)[1]
+        solved = found.settings
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+        raise ValueError(f"{found.source} fits no AsymmNet: {error}{found.remedy()}") from error
+    asked = {**solved, **given}
+    if plans_of(asked) != plans_of(solved):
+        raise ValueError(f"{found.source} is of {shown(solved)}, by the shapes of its arrays, not of "
+                         f"{', '.join(f'{name} {value}' for name, value in given.items())}: leave these away")
+    return asked
+
+
+def _classes(found, classes, new_head):
+    names = found.file_names(["classifier.weight", "classifier.bias"])
+    bias = names["classifier.bias"]
+    if bias not in found.contents.leaves and (classes is None or not new_head):
+        raise ValueError(f"{found.source} has no classifier ({bias}): say for how many classes to draw one, with "
+                         "--classes N --new-head")
+    return math.prod(found.contents.leaves[bias].shape) if classes is None else classes
+
+
+def told(found: Found) -> str:
+    """One line: where in a file a network was found, in whose names, and what else is there."""
+    place = "" if found.shown == TOP else f" under {found.shown}"
+    others = found.left_out()
+    more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+    return (f"{found.source}: {len(found.names)} arrays{place}, in {WORDS[found.naming.split()[0]]}"
+            + (f", running averages of batch norm from {found.lender}" if found.lender else "")
+            + (f"; left out: {', '.join(others[:8])}{more}" if others else ""))
+
+
+def start_from(network: nn.Layer, path: Path | str, new_head: bool = False, classes: Sequence[str] = (),
+               tell: bool = False) -> None:
+    """Load the weights that a training starts from: ours, or a file of others, converted on the way.
+
+    classes: names of those that are trained; a file that says others has another head. tell: print what was found.
+    Raises as `load_official`; the message says which settings of `train` fit, or how to convert the file.
+    """
+    if not isinstance(network, AsymmNet):
+        return load_weights(network, path, new_head)
+    try:
+        found = find_network(read_contents(path), path)
+    except ValueError as error:
+        raise ValueError(f"{error}. Here: python -m asymmlib convert {path} OUT.safetensors --key ..., then start from "
+                         "OUT.safetensors" if "--key" in str(error) else error) from error
+    known = found.about.get("classes")
+    if isinstance(known, list) and classes and known != list(classes) and not new_head:
+        raise ValueError(f"{path} knows other classes ({', '.join(known[:5])}) than those that are trained "
+                         f"({', '.join(classes[:5])}): to start from all but the last layer, add --new-head")
+    check_network(network, _started(found, network), path)
+    load_found(network, found, new_head)
+    if tell and found.naming != "ours" and not parallel.rank():
+        print(told(found), flush=True)
+
+
+def _started(found, network):
+    """The settings of a file, where they can be told; what is odd about it, `load_found` lists."""
+    try:
+        return found.settings
+    except ValueError:
+        return {}

@@ -1,15 +1,18 @@
-"""What the authors' files call our parameters: one table, and the rules to read it.
+"""What files call the parameters of an AsymmNet: one table, and the rules to read it.
 
 The authors released two ports and one checkpoint, and a Gluon network has two sets of names: those of its attributes
 (`save_parameters`) and those of its graph (`collect_params().save`; `export` puts `arg:` or `aux:` before them). The
-published checkpoint comes from an older class with other names again.
+published checkpoint comes from an older class with other names again. Paddle's files have our own names, or those of
+the authors' PyTorch code where somebody ported it.
 Source: Spark001/AsymmNet @ 3b04821 and the log beside its checkpoint; every row is tested against them.
 """
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["NAMINGS", "Naming", "find_naming"]
+from asymmlib.network import BlockPlan
+
+__all__ = ["NAMINGS", "Naming", "network_names"]
 
 # {i}: number of the block; {f}, {h}: positions of block and head in Gluon's `features`; {s}: _seq-{i}-;
 # {r}: asymmetry rate; {c}: Gluon's running number of the block, which a second network in one process continues
@@ -50,6 +53,8 @@ classifier                output_fc                                 output_fc
 # batch norm's weight, bias, _mean and _variance; other layers' weight and bias have one name everywhere
 PYTORCH_NORM = {"weight": "weight", "bias": "bias", "_mean": "running_mean", "_variance": "running_var"}
 GLUON_NORM = {"weight": "gamma", "bias": "beta", "_mean": "running_mean", "_variance": "running_var"}
+PADDLE_NORM = {leaf: leaf for leaf in PYTORCH_NORM}
+LEAVES = {"weight": "weight", "bias": "bias"}
 BEFORE_BLOCKS = 3  # Gluon's `features` starts with convolution, batch norm and activation of the stem
 
 
@@ -68,6 +73,19 @@ class Naming:
     joins: str = "."
     exported: bool = False
 
+    @property
+    def gluon(self) -> bool:
+        """Whether the names are those of a network of Gluon, which is the authors' other port."""
+        return self.norm is GLUON_NORM
+
+    @property
+    def pattern(self) -> re.Pattern:
+        """What matches a name of this naming at the end of a longer one, from a dot, a slash or the beginning on."""
+        ends = {place: "|".join((self.norm if place.endswith(".bn") else LEAVES).values()) for place in self.places}
+        forms = (re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(theirs.replace("{s}", "_seq-{i}-")))
+                 + re.escape(self.joins) + f"(?:{ends[place]})" for place, theirs in self.places.items())
+        return re.compile(r"(?:^|(?<=[./]))" + ("(?:arg:|aux:)" if self.exported else "") + f"(?:{'|'.join(forms)})$")
+
     def translate(self, names: Collection[str], asymmrate: int, first: int = 0) -> dict[str, str]:
         """Our names of a whole network -> theirs. `first` is Gluon's running number of block 0.
 
@@ -85,7 +103,7 @@ class Naming:
             number, place = int(block[1]), place.replace(block[1], "{i}", 1)
             known = {**known, "i": number, "s": f"_seq-{number}-", "f": BEFORE_BLOCKS + number,
                      "c": first + number}
-        leaves = self.norm if place.endswith(".bn") else {"weight": "weight", "bias": "bias"}
+        leaves = self.norm if place.endswith(".bn") else LEAVES
         if place not in self.places or leaf not in leaves:
             raise ValueError(f"{name} is no parameter of an AsymmNet: the authors' files have no name for it")
         prefix = ("aux:" if leaf in ("_mean", "_variance") else "arg:") if self.exported else ""
@@ -100,20 +118,21 @@ NAMINGS = {
     "published": Naming(_column(ATTRIBUTES, "published"), GLUON_NORM),
     "published graph": Naming(_column(GRAPH, "published"), GLUON_NORM, "_"),
     "published export": Naming(_column(GRAPH, "published"), GLUON_NORM, "_", exported=True),
+    "ours": Naming(_column(ATTRIBUTES, "ours"), PADDLE_NORM),
+    "paddle": Naming(_column(ATTRIBUTES, "pytorch"), PADDLE_NORM),
 }
 
 
-def find_naming(names: Collection[str], found: Collection[str], asymmrate: int) -> tuple[str, dict[str, str]]:
-    """Find the naming that a file follows: (its key in `NAMINGS`, {our name: the file's name}).
+def network_names(plans: Sequence[BlockPlan]) -> list[str]:
+    """Our names of all parameters and running averages of a network with these blocks, in its own order."""
+    return [f"{place}.{leaf}" for place, leaves in _places(plans) for leaf in leaves]
 
-    names: ours, of a whole network. found: those in the file. The naming that most of them follow is taken, so that
-    the few wrong ones can be reported. Raises `ValueError` where none of them follows any.
-    """
-    numbers = (re.match(r"(?:arg:|aux:)?(?:asymmbottleneck|_modifyunitv3)(\d+)_seq-0-", name) for name in found)
-    first = next((int(number[1]) for number in numbers if number), 0)
-    tables = {key: naming.translate(names, asymmrate, first) for key, naming in NAMINGS.items()}
-    best = max(tables, key=lambda key: len(set(tables[key].values()) & set(found)))
-    if not set(tables[best].values()) & set(found):
-        raise ValueError(f"none of the {len(found)} names is the authors' (the first: {', '.join(list(found)[:3])}); "
-                         f"known namings: {', '.join(NAMINGS)}")
-    return best, tables[best]
+
+def _places(plans: Sequence[BlockPlan]) -> Iterator[tuple[str, Collection[str]]]:
+    for place in ("stem", *(f"blocks.{plan.index}.{part}" for plan in plans for part in (
+            *(["expand"] if plan.expands else []), "depthwise", *(["se"] if plan.se else []), "project")), "head"):
+        if place.endswith(".se"):
+            yield from ((f"{place}.{part}", LEAVES) for part in ("reduce", "restore"))
+        else:
+            yield from ((f"{place}.conv", ["weight"]), (f"{place}.bn", PADDLE_NORM))
+    yield from (("features", ["weight"]), ("classifier", LEAVES))

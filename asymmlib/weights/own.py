@@ -4,8 +4,9 @@ A SHA-256 over names, shapes, bytes and metadata stands in the metadata, so that
 """
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -14,11 +15,13 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
 from asymmlib.base.files import READ_ERRORS, atomic_write, open_regular
+from asymmlib.weights.settings import PICTURES, check_network, complete, read_settings
 
-__all__ = ["DAMAGE", "DIGEST", "digest", "fill", "load_weights", "read_metadata", "read_safetensors", "save_weights",
-           "tensors_of"]
+__all__ = ["DAMAGE", "DIGEST", "check_pictures", "digest", "fill", "load_weights", "read_metadata", "read_safetensors",
+           "save_tensors", "save_weights", "tensors_of"]
 
 DIGEST = "content_sha256"  # in the metadata
+MOST = 20  # problems that are listed
 DAMAGE = (*READ_ERRORS, SafetensorError, AttributeError, RecursionError)  # what a reader raises on odd bytes
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8",
          "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
@@ -27,11 +30,16 @@ TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "
 def save_weights(network: nn.Layer, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
     """Write all parameters and running averages as one safetensors file; it appears only when complete.
 
-    metadata: {name: text} that is stored with them.
+    metadata: {name: text} that is stored with them, beside the network's own settings;
+    `asymmlib.weights.settings.marks` makes some that say what the pictures were.
     """
-    tensors, metadata = tensors_of(network), dict(metadata or {})
+    save_tensors(tensors_of(network), path, complete(network, metadata))
+
+
+def save_tensors(tensors: Mapping[str, np.ndarray], path: Path | str, metadata: Mapping[str, str]) -> None:
+    """Write {name: array} with metadata {name: text} and the SHA-256 of both as one safetensors file."""
     with atomic_write(path) as file:
-        file.write(save(tensors, metadata={**metadata, DIGEST: digest(tensors, metadata)}))
+        file.write(save(dict(tensors), metadata={**metadata, DIGEST: digest(tensors, metadata)}))
 
 
 def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
@@ -47,12 +55,26 @@ def load_weights(network: nn.Layer, path: Path | str, new_head: bool = False) ->
     """Load a safetensors file made by `save_weights`; float16 becomes float32.
 
     new_head: leave the last linear layer as it is, whatever the file holds for it, to start from a network that knew
-    other classes. Raises `FileNotFoundError` for a missing file and `ValueError` for one that is no safetensors file
-    or has missing, unexpected or wrongly shaped entries: all are named at once, and nothing is loaded then.
+    other classes. Raises `FileNotFoundError` for a missing file and `ValueError` for one that is no safetensors file,
+    is of another network by its settings, or has missing, unexpected or wrongly shaped entries: all are named at once,
+    and nothing is loaded then.
     """
     tensors = read_safetensors(path)
+    check_network(network, read_settings(read_metadata(path), path), path)
     own = {name: name for name in network.state_dict()}
     fill(network, tensors, own, path, new_head)
+
+
+def check_pictures(path: Path | str, expected: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a file of weights says other "classes", "size", "mean" or "std" than are expected."""
+    settings = read_settings(read_metadata(path), path)
+    for key in PICTURES:
+        said, wanted = settings.get(key), expected.get(key)
+        if isinstance(said, int) and isinstance(wanted, Sized):
+            wanted = len(wanted)
+        if said is not None and wanted is not None and said != wanted:
+            raise ValueError(f"{path} was trained with {key} {said}, and its record says {wanted}: put the right "
+                             "record or the right weights back")
 
 
 def read_safetensors(path: Path | str) -> dict[str, np.ndarray]:
@@ -110,11 +132,11 @@ def tensors_of(network: nn.Layer) -> dict[str, np.ndarray]:
 
 
 def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[str, str], source: Path | str,
-         new_head: bool, turned: str | None = None) -> None:
+         new_head: bool, turned: str | None = None, check: Callable[[], Any] | None = None) -> None:
     """Check the arrays of a file and load them into a network.
 
-    names: {our name: the file's}; turned: ours that is (out, in) in the file. Raises `ValueError` that lists everything
-    missing, unexpected or wrongly shaped; nothing is loaded then.
+    names: {our name: the file's}; turned: ours that is (out, in) in the file; check: called before anything is loaded.
+    Raises `ValueError` that lists what is missing, unexpected or wrongly shaped; nothing is loaded then.
     """
     head = _head_names(network) if new_head else ()
     forms = {name: [tuple(value.shape)] for name, value in network.state_dict().items() if name not in head}
@@ -126,8 +148,11 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
     problems += [f"{names[name]} {fault}" for name in forms if names[name] in tensors
                  for fault in _faults(tensors[names[name]], forms[name])]
     if problems:
-        raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(problems)
-                         + _remedy(network, problems, names))
+        more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
+        raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(
+            problems[:MOST] + more) + _remedy(network, problems, names))
+    if check is not None:
+        check()
     ready = {name: tensors[names[name]].astype(np.float32, copy=False) for name in forms}
     if turned in ready:
         ready[turned] = ready[turned].reshape(forms[turned][0]).T
@@ -137,7 +162,11 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
 
 
 def _remedy(network, problems, names):
-    """What to do where nothing but the last layer's shape is wrong: the file knows other classes."""
+    """What to do where the last layer's shape alone is wrong (other classes), or all running averages are missing."""
+    averages = [f"missing {theirs}" for ours, theirs in names.items() if ours.endswith(("._mean", "._variance"))]
+    if averages and set(problems) == set(averages):
+        return ("\nThese are the running averages of batch norm: the file has parameters alone. Save "
+                "model.state_dict(), which has both, or take another network of the file with --key")
     last = tuple(f"{names[name]} has shape" for name in _head_names(network))
     return ("\nOther classes: to start from all but the last layer, add --new-head (new_head=True)"
             if all(problem.startswith(last) for problem in problems) else "")

@@ -1,118 +1,107 @@
-"""Read a state dict that PyTorch saved, without PyTorch and without running anything that the file brings along.
+"""Read what PyTorch or Paddle pickled, without either and without running anything that the file brings along.
 
-A `.pth` file is a zip of uncompressed members: `data.pkl`, a pickle that describes the tensors, and their raw values
-in `data/<key>`. A pickle may name any function to be called with any arguments; this reader knows five names, which
-are all that a state dict needs, and refuses every other one. Source: the format that torch.save writes since 1.6.
+torch.save writes a zip of uncompressed members, `data.pkl`, a pickle that describes the tensors, and their raw values
+in `data/<key>`; before PyTorch 1.6 five pickles in a row and the values behind them. TorchScript has the same zip,
+paddle.save and pickle.dump one bare pickle. Source: the files that PyTorch 2.13 and Paddle 3.3.1 write.
 """
 import io
-import math
 import os
-import pickle
-import pickletools
+import struct
 import zipfile
-from collections import OrderedDict
-from pathlib import Path
+from functools import partial
+from typing import Any, BinaryIO
 
-import numpy as np
+from asymmlib.weights.pickles import Name, run_pickle
+from asymmlib.weights.tensors import BUILDERS, Storage
 
-from asymmlib.base.files import READ_ERRORS
+__all__ = ["parse_archive", "parse_pickle"]
 
-__all__ = ["read_pth"]
+LEGACY = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before PyTorch 1.6
+MOST, SMALL = 16, 2**24  # torch.save does not compress at all, somebody else may have
+AGAIN = "load it with PyTorch and save it again: torch.save(torch.load(IN), OUT)"
 
-STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8"}
-WRAPPERS = ("state_dict", "model")  # keys under which training scripts like to put the state dict
 
+def parse_archive(archive: zipfile.ZipFile, size: int) -> Any:
+    """The value in a zip that torch.save or torch.jit.save wrote; `size`: bytes of the file.
 
-def read_pth(path: Path | str) -> dict[str, np.ndarray]:
-    """Read a state dict as {name: array}; the arrays are read-only views of the file's bytes.
-
-    A dict that holds the state dict under "state_dict" or "model" is accepted too. Raises `FileNotFoundError`, and
-    `ValueError` for a file that is damaged, older than PyTorch 1.6, or more than a state dict: it names what is asked
-    for and not allowed.
+    Raises `ValueError` for damage and for what torch.save never writes.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no weights at {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            state = _read_archive(archive, path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no zip file ({error}); PyTorch before 1.6 wrote others: load it there and save "
-                         "it again with torch.save(model.state_dict(), path)") from error
-    except READ_ERRORS as error:  # damage that zipfile does not call BadZipFile, encryption, another compression
-        raise error if str(path) in str(error) else ValueError(f"{path} cannot be read: {error}") from error
-    for wrapper in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
-    others = [str(name) for name, value in state.items() if not isinstance(value, np.ndarray)]
-    if others:
-        raise ValueError(f"{path} is not a state dict: these entries are no tensors: {', '.join(others)}")
-    return dict(state)
-
-
-def _read_archive(archive, path):
     members = archive.infolist()
-    if sum(member.file_size for member in members) > os.path.getsize(path):
-        raise ValueError(f"{path} is compressed; torch.save never compresses, and its size could not be trusted")
-    pickles = [member.filename for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
+    if sum(member.file_size for member in members) > max(MOST * size, SMALL):
+        raise ValueError(f"unpacks to more than {MOST} times its bytes, which no weights do")
+    pickles = [member.filename for member in members if os.path.basename(member.filename) == "data.pkl"]
     if len(pickles) != 1:
-        raise ValueError(f"{path} has {len(pickles)} members data.pkl, not one: it is not from torch.save")
+        raise ValueError(f"has {len(pickles)} members data.pkl, not one: it is not from torch.save")
     folder = pickles[0].removesuffix("data.pkl")
     orders = [archive.read(member) for member in members if member.filename == folder + "byteorder"]
     if orders not in ([], [b"little"]):
-        raise ValueError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
-    data = archive.read(pickles[0])
-    try:
-        _check_memo(data)
-        return _StateDict(data, archive, folder).load()
-    except (zipfile.BadZipFile, MemoryError):
-        raise
-    except Exception as error:  # whatever a damaged pickle makes its reader stumble over
-        raise ValueError(f"{path} cannot be read: {error or type(error).__name__}") from error
+        raise ValueError(f"was written on a big-endian machine: there, {AGAIN.replace('OUT', 'OUT.npz')}, or use "
+                         "numpy.savez(OUT, **{name: value.numpy().astype('<f4') for name, value in state.items()})")
+    storages: dict[str, Storage] = {}
+
+    def persistent(reference):
+        kind, key, count = _storage(reference)
+        if key not in storages:
+            storages[key] = Storage(kind, count, lambda: archive.read(f"{folder}data/{key}"))
+        return storages[key]
+    return run_pickle(io.BytesIO(archive.read(pickles[0])), BUILDERS, persistent)
 
 
-def _check_memo(data):
-    """Refuse a pickle whose numbers would make the unpickler take memory: lengths and places in its memo."""
-    for opcode, argument, _ in pickletools.genops(data):  # raises ValueError for a length beyond the end
-        if "PUT" in opcode.name and int(argument) > len(data):
-            raise ValueError(f"the pickle wants to remember {argument} things and has {len(data)} bytes")
+def parse_pickle(data: bytes) -> Any:
+    """The value in a file of one bare pickle, or of the five of PyTorch before 1.6. Raises `ValueError` for damage."""
+    file = io.BytesIO(data)
+    builders = {**BUILDERS, ("torch.storage", "_load_from_bytes"): _load_from_bytes}
+    first = run_pickle(file, builders)
+    if first == LEGACY:
+        return _legacy(file, data)
+    if len(data) > file.tell():
+        raise ValueError(f"has {len(data) - file.tell()} bytes behind its pickle: another program wrote it; {AGAIN}")
+    return first
 
 
-class _StateDict(pickle.Unpickler):
-    """An unpickler for tensors and dicts of them."""
-
-    def __init__(self, data: bytes, archive: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(io.BytesIO(data))
-        self.archive, self.folder = archive, folder
-        self.read: dict[str, bytes] = {}
-
-    def find_class(self, module, name):
-        allowed = {("collections", "OrderedDict"): OrderedDict, ("torch._utils", "_rebuild_tensor_v2"): _view}
-        allowed |= {("torch", storage): storage for storage in STORAGES}
-        if (module, name) not in allowed:
-            raise ValueError(f"its pickle asks for {module}.{name}, and only "
-                             f"{', '.join('.'.join(known) for known in allowed)} are allowed; save a state dict of "
-                             "float tensors: torch.save(model.state_dict(), path)")
-        return allowed[module, name]
-
-    def persistent_load(self, reference):
-        kind, storage, key, _, count = reference  # the fourth is the device
-        if kind != "storage" or storage not in STORAGES:
-            raise ValueError(f"its pickle refers to a {kind} of {storage}")
-        if key not in self.read:
-            self.read[key] = self.archive.read(f"{self.folder}data/{key}")
-        dtype = np.dtype(STORAGES[storage])
-        if len(self.read[key]) != count * dtype.itemsize:
-            raise ValueError(f"storage {key} has {len(self.read[key])} bytes, not {count} numbers of {dtype.itemsize}")
-        return np.frombuffer(self.read[key], dtype)
+def _load_from_bytes(data):
+    """pickle.dump of a tensor puts a whole file of the old form in place of its storage."""
+    file = io.BytesIO(data if isinstance(data, bytes) else b"")
+    if run_pickle(file) != LEGACY:
+        raise ValueError("a storage within the pickle is not of the old form")
+    return _legacy(file, file.getbuffer())
 
 
-def _view(storage, offset, size, stride, *_):
-    """Stand in for torch._utils._rebuild_tensor_v2: a tensor is a strided view of its storage."""
-    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if offset < 0 or min((*size, *stride), default=1) < 0 or math.prod(size) > storage.size or last >= storage.size:
-        raise ValueError(f"a tensor of size {list(size)}, stride {list(stride)} and offset {offset} goes beyond its "
-                         f"storage of {storage.size} numbers")
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, [step * storage.itemsize for step in stride],
-                                           writeable=False)
+def _legacy(file: BinaryIO, data: bytes | memoryview) -> Any:
+    """What follows the first pickle: the version, the machine, the value, the storages' keys, their values."""
+    storages: dict[str, Storage] = {}
+
+    def persistent(reference):
+        if isinstance(reference, tuple) and len(reference) == 4 and reference[0] == "module":
+            return reference[1]  # the class of a module; its source text follows
+        kind, key, count = _storage(reference)
+        return storages.setdefault(key, Storage(kind, count, _absent))
+
+    run_pickle(file), run_pickle(file)
+    value = run_pickle(file, BUILDERS, persistent)
+    keys = run_pickle(file)
+    for key in keys if isinstance(keys, list) else ():
+        storage = storages.get(key)
+        if storage is None:
+            raise ValueError(f"names a storage {key!r} that no tensor has")
+        start = file.tell() + 8
+        size = struct.unpack("<q", file.read(8).ljust(8, b"\xff"))[0] * storage.itemsize
+        if not 0 <= size <= len(data) - start:
+            raise ValueError(f"ends within its values, at byte {start}: copy or fetch it again")
+        storage.read = partial(bytes, memoryview(data)[start:start + size])
+        file.seek(start + size)
+    return value
+
+
+def _absent():
+    raise ValueError("has a storage that is not in the file")
+
+
+def _storage(reference):
+    """(kind, key, count) of a storage that a pickle refers to: ("storage", class, key, device, count, ...)."""
+    if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
+        raise ValueError("the pickle refers to something that is no storage")
+    _, kind, key, _, count = reference[:5]
+    if not isinstance(kind, Name) or not isinstance(key, str) or not isinstance(count, int) or any(reference[5:]):
+        raise ValueError("the pickle refers to a storage of another form; " + AGAIN)
+    return kind.name, key, count

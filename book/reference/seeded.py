@@ -4,6 +4,7 @@ Run as a script in the project's folder; PyTorch computes in float64, and the an
 
     PYTHONPATH=.:book python book/reference/seeded.py torch CHECKOUT     (needs torch; written with torch 2.13.0)
     PYTHONPATH=.:book python book/reference/seeded.py gluon CHECKOUT     (needs mxnet 1.9.1 and numpy < 1.24)
+    PYTHONPATH=.:book python book/reference/seeded.py files CHECKOUT     (needs torch; writes files as people save them)
 
 where CHECKOUT is a clone of the authors' repository, Spark001/AsymmNet.
 """
@@ -83,5 +84,44 @@ def record_gluon(checkout):
     np.savez_compressed(REFERENCE / "seeded_gluon.npz", **found)
 
 
+def _small_state(network):
+    """A state whose tensors are views of one storage of some kilobytes, with each layer's usual spread."""
+    import torch
+    state, largest = network.state_dict(), 3000
+    spreads = {name: round(np.log2(np.sqrt(2 / np.prod(value.shape[1:])))) if value.ndim > 1 else
+               "scale" if name.endswith((".weight", "_var")) else "shift" for name, value in state.items()}
+    drawn = {spread: draw("scale.weight" if spread == "scale" else f"{spread}", (largest,))
+             * (5 * 2.0**spread if isinstance(spread, int) else 1) for spread in dict.fromkeys(spreads.values())}
+    flat = torch.tensor(np.concatenate(list(drawn.values())).astype(np.float32))
+    for name, value in state.items():
+        if value.is_floating_point():
+            row = list(drawn).index(spreads[name])
+            state[name] = flat.as_strided(value.shape, [1] * value.ndim, row * largest + len(name) % 50)
+    return state
+
+
+def record_files(checkout):
+    """Files of the authors' Small ×0.35 as people save them, and its logits for two drawn pictures."""
+    import torch
+    network = _torch_network(checkout, "small", 0.35, 1, dropout=0.2).float()
+    state = _small_state(network)
+    for name, parameter in network.named_parameters():
+        parameter.data = state[name]  # a view still, so that the whole module is small, too
+    for name, value in network.named_buffers():
+        place, _, leaf = name.rpartition(".")
+        network.get_submodule(place)._buffers[leaf] = state.get(name, value)
+    network.eval()
+    with torch.no_grad():
+        logits = network(torch.tensor(draw_batch(2)[0])).numpy()
+    np.savez_compressed(REFERENCE / "torch_files.npz", logits=logits)
+    parallel = {f"module.{name}": value for name, value in state.items()}
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"state_dict": parallel, "epoch": 7, "optimizer": optimizer}, REFERENCE / "torch_checkpoint.pth.tar")
+    torch.save(state, REFERENCE / "torch_legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(network, REFERENCE / "torch_module.pth")
+    average = {**state, "output.bias": (state["output.bias"] + 1).bfloat16()}
+    torch.save({"model": state, "model_ema": average}, REFERENCE / "torch_average.ckpt")
+
+
 if __name__ == "__main__":
-    {"torch": record_torch, "gluon": record_gluon}[sys.argv[1]](sys.argv[2])
+    {"torch": record_torch, "gluon": record_gluon, "files": record_files}[sys.argv[1]](sys.argv[2])

@@ -359,7 +359,7 @@ def test_callbacks_stand_in_their_order_and_only_rank_0_writes(prepared, monkeyp
 @pytest.mark.parametrize("wanted", [False, True])
 def test_last_gammas_are_zero_only_where_the_recipe_says_so(wanted):
     recipe = TINY.replace(zero_last_gamma=wanted, dropout=0.5)
-    network = _build("asymmnet_small", 3, {"width": 0.5}, recipe, None, False)
+    network = _build("asymmnet_small", ("a", "b", "c"), {"width": 0.5}, recipe, None, False)
     found = {bool((block.project.bn.weight == 0).all()) for block in network.blocks if block.plan.shortcut}
     assert found == {wanted} and (network.width, network.dropout.p) == (0.5, 0.5)
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -86,6 +87,18 @@ def pth():
         for key, count in (("0", 12), ("1", 5)):
             file.writestr(f"archive/data/{key}", np.ones(count, "<f4").tobytes())
     return target.getvalue()
+
+
+def recorded(name):
+    """A file that the real PyTorch wrote."""
+    from asymmbook.evidence.reference import reference_file
+    return reference_file(name).read_bytes()
+
+
+def pdparams():
+    """What paddle.save writes: a pickle of NumPy arrays."""
+    arrays = {"stem.conv.weight": np.ones((8, 3, 3, 3), np.float32), "classifier.bias": np.zeros(3, np.float16)}
+    return pickle.dumps({**arrays, "StructuredToParameterName@@": {"stem.conv.weight": "conv2d_0.w_0"}}, 4)
 
 
 def pickle_string(text):
@@ -197,6 +210,10 @@ KINDS = {
     "JPEG": (lambda: picture("JPEG"), "x.jpg", read_picture),
     "PNG": (lambda: picture("PNG"), "x.png", read_picture), "params": (params, "x.params", read_weights),
     "npz": (npz, "x.npz", read_weights), "pth": (pth, "x.pth", read_weights),
+    "pth from before 1.6": (lambda: recorded("torch_legacy.pth"), "x.pth", read_weights),
+    "pth of a module": (lambda: recorded("torch_module.pth"), "x.pth", read_weights),
+    "pth of a checkpoint": (lambda: recorded("torch_checkpoint.pth.tar"), "x.pth.tar", read_weights),
+    "pdparams": (pdparams, "x.pdparams", read_weights),
     "safetensors": (safetensors, "x.safetensors", read_weights), "manifest": (manifest, "x.csv", read_table),
     "run.json": (run_json, "run.json", read_run),
     "checkpoint": (checkpoint, "epoch-0001.safetensors", read_checkpoint),

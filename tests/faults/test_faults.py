@@ -27,10 +27,11 @@ FAULTS = {
     "two processes at once": (5, ("unpacking", "caching", "splitting", "recording"), ("recording",)),
     "clock running backwards": (3, WORKS, ("caching",)),
 }
-# kind of file: damaged ones in full; 12,000 together
+# kind of file: damaged ones in full; 18,000 together
 FILES = {"zip": 2000, "tar": 1000, "tar.gz": 1000, "JPEG": 1500, "PNG": 500, "params": 1000, "safetensors": 1000,
          "manifest": 1000, "run.json": 1000, "npz": 1000, "pth": 1000}
-FILES |= {"checkpoint": 1000, "table": 500, "card": 500}
+FILES |= {"checkpoint": 1000, "table": 500, "card": 500, "pdparams": 1000}
+FILES |= {f"pth {form}": 1000 for form in ("from before 1.6", "of a module", "of a checkpoint")}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 PAIRS = [(fault, work) for fault, (_, every, few) in FAULTS.items() for work in (every if FULL else few)]
 PART = 500  # files a process: one that dies costs the rest of its part
@@ -66,8 +67,8 @@ def test_work_survives(tally, fault, work):
     assert counts["lost"] == 0 and counts["survived"] == counts["injected"] > 0, counts["notes"]
 
 
-@pytest.mark.parametrize("kind", FILES if FULL else ("zip", "tar", "JPEG", "params", "npz", "pth", "run.json",
-                                                    "checkpoint", "table", "card"))
+@pytest.mark.parametrize("kind", FILES if FULL else ("zip", "tar", "JPEG", "params", "npz", "pth", "pth of a module",
+                                                    "run.json", "checkpoint", "table", "card"))
 def test_damaged_files_are_read_or_rejected(tally, kind):
     count, outcomes = FILES[kind] if FULL else 60, {}
     while len(outcomes) < count:

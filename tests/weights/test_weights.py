@@ -182,14 +182,15 @@ def test_all_problems_are_named_at_once_and_nothing_is_loaded(tmp_path):
 
 
 def test_a_file_of_another_network_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="none of the 1 names is the authors'"):
+    with pytest.raises(ValueError, match="none of the 1 names is of an AsymmNet"):
         np.savez(tmp_path / "x.npz", conv1=np.zeros(3, np.float32))
         load_official(small(), tmp_path / "x.npz")
     with pytest.raises(ValueError, match="does not fit this network"):
         load_official(AsymmNet("large", CLASSES, 0.35), TORCH)
     with pytest.raises(FileNotFoundError, match="no weights at"):
         load_official(small(), tmp_path / "nothing.params")
-    with pytest.raises(ValueError, match="is of no known kind"):
+    (tmp_path / "x.pdparams").write_bytes(bytes(range(200, 250)))
+    with pytest.raises(ValueError, match="is of no kind that is read here"):
         load_official(small(), tmp_path / "x.pdparams")
 
 
@@ -204,7 +205,7 @@ def test_pickled_code_is_not_run(tmp_path, monkeypatch):
     write_pth(tmp_path / "x.pth", {}, pickled=pickle.dumps({"a": Evil()}, protocol=2))
     np.savez(tmp_path / "x.npz", a=np.array([Evil()], dtype=object))
     for name in ("x.pth", "x.npz"):
-        with pytest.raises(ValueError, match="x.pth cannot be read: its pickle asks for|not a complete .npz file"):
+        with pytest.raises(ValueError, match="x.pth holds no arrays, only a|x.npz is not a complete .npz"):
             read_tensors(tmp_path / name)
     assert not (tmp_path / "evil").exists()
 
@@ -226,7 +227,8 @@ def test_a_checkpoint_of_other_classes_starts_a_network(tmp_path):
 def test_convert_there_and_back(tmp_path, capsys, source):
     ours, official = tmp_path / "ours.safetensors", tmp_path / "official.npz"
     assert main(["convert", str(source), str(ours)]) == 0
-    assert "AsymmNet-Small, width 0.35, asymmrate 1, 16 classes" in capsys.readouterr().out
+    port = ", Gluon's port" if source == PARAMS else ""
+    assert f"AsymmNet-Small, width 0.35, asymmrate 1{port}, 16 classes" in capsys.readouterr().out
     assert main(["convert", str(ours), str(official), "--to", "official"]) == 0
     first, second = small(), small(1)
     load_official(first, source)
@@ -246,10 +248,15 @@ def test_convert_with_a_new_head_and_train_from_it(home, picture_folder, tmp_pat
     from asymmlib.runs import find_run
     assert find_run("started").info["start"] == {
         "sha256": hashlib.sha256(ours.read_bytes()).hexdigest(), "new_head": False}
-    assert main([*train[:-1], "whole", "--start", str(TORCH)]) == 2  # the authors' names: to be converted first
+    assert main([*train[:-1], "whole", "--start", str(TORCH)]) == 2  # the authors' file, of 16 classes
+    assert "add --new-head" in capsys.readouterr().err
     assert not (home / "runs" / "whole").exists()
     assert main(["convert", str(TORCH), str(ours)]) == 0
     assert main([*train[:-1], "head", "--start", str(ours), "--new-head"]) == 0
+    assert main([*train[:-1], "theirs", "--start", str(TORCH), "--new-head"]) == 0
+    assert "in the authors' PyTorch names" in capsys.readouterr().out
+    assert main([*train[:-1], "wide", "--width", "0.75", "--start", str(TORCH), "--new-head"]) == 2
+    assert "--model asymmnet_small --width 0.35 --asymmrate 1" in capsys.readouterr().err
     assert main([*train[:-1], "none", "--new-head"]) == 2 and "needs start" in capsys.readouterr().err
 
 
@@ -271,7 +278,8 @@ def test_started_training_begins_with_the_given_weights(home, picture_folder, tm
     (["{torch}", "x.bin"], "cannot write x.bin"),
     (["{torch}", "x.npz"], "cannot write x.npz"),
     (["nothing.params", "x.safetensors"], "no weights at nothing.params"),
-    (["{torch}", "x.safetensors", "--variant", "large"], "fits none of the networks tried"),
+    (["{torch}", "x.safetensors", "--variant", "large"], "is of AsymmNet-Small, width 0.35, asymmrate 1, by the"),
+    (["{torch}", "x.safetensors", "--port", "mxnet"], "unknown port 'mxnet'"),
     (["{torch}", "x.safetensors", "--width", "0.35", "--asymmrate", "2", "--variant", "small"], "cannot be built"),
     (["{torch}", "x.safetensors", "--classes", "3"], "output.bias has shape [16], not [3]"),
 ])

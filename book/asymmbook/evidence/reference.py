@@ -117,7 +117,7 @@ def load_drawn(network: "AsymmNet", naming: str, path: Path | str) -> None:
     shapes[head] = shapes[head][::-1] + ((1, 1) if naming == "gluon" else ())
     drawn: dict[str, Any] = {name: draw(name, shape) for name, shape in shapes.items()}
     np.savez(path, **drawn)
-    load_official(network, path)
+    load_official(network, path, any_port=True)  # notebook 6 shows what the other port makes of them
 
 
 def training_step(network: "AsymmNet", pictures: np.ndarray,

@@ -16,8 +16,9 @@ from asymmbook.evidence.statistics import wilson
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import weights_dir
 from asymmlib.runs import LICENCE, Classifier, Run, find_run, load_pretrained
-from asymmlib.weights.own import read_safetensors
+from asymmlib.weights.own import DIGEST, digest, read_safetensors
 from asymmlib.weights.released import RELEASED
+from asymmlib.weights.settings import complete, marks
 
 __all__ = ["best_run", "model_card", "release"]
 
@@ -94,7 +95,8 @@ def release(folder: Path | None = None) -> dict[str, Classifier]:
         if data not in prepared:
             prepared[data] = prepare(data, test_share=True, progress=False)
         tensors, info = _compact(run, prepared[data])
-        _write(folder / model, tensors, {**info, "candidates": candidates})
+        mark = complete(run.network("best"), marks({**info, "size": info["image_size"]}))
+        _write(folder / model, tensors, {**info, "candidates": candidates}, mark)
         released[model] = load_pretrained(model, folder)
     with atomic_write(folder / "README.md", "w") as file:
         file.write(model_card(released))
@@ -143,8 +145,8 @@ def _measure(run, tensors, prepared):
     return measured
 
 
-def _write(path, tensors, info):
-    content = save(tensors)
+def _write(path, tensors, info, mark):
+    content = save(tensors, metadata={**mark, DIGEST: digest(tensors, mark)})
     info = {**info, "licence": LICENCE, "sha256": hashlib.sha256(content).hexdigest()}
     with atomic_write(path.with_suffix(".safetensors")) as file:
         file.write(content)

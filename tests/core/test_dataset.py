@@ -138,6 +138,15 @@ def test_without_shuffling_pictures_come_in_the_order_of_the_manifest(prepared):
     assert list(loader.batch_sampler)[2] == [20, 21, 22, 23]
 
 
+@pytest.mark.parametrize("workers", [2, 40])
+def test_workers_do_not_change_a_batch(prepared, workers):
+    pictures = Pictures(prepared, "train", 32, augmentation="rotate")
+    alone, helped = (list(make_loader(pictures, 10, workers=count)) for count in (0, workers))
+    for batch, same in zip(alone, helped, strict=True):
+        for one, other in zip(batch, same, strict=True):
+            assert one.dtype == other.dtype and one.shape == other.shape and (one == other).all()
+
+
 @pytest.mark.parametrize("augmentation", ["rotate", "rotate-nearest", "rotate-flip", "crop-flip", "crop-flip-colour"])
 def test_each_augmentation_changes_pixels_and_keeps_the_shape(prepared, augmentation):
     plain = Pictures(prepared, "train", 32)[0][0]

@@ -8,8 +8,12 @@ import pytest
 from asymmbook.checkout import project_root
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
-HEADINGS = ("What you will build", "Before you start", "Time and hardware", "Imports", "Exercises",
-            "What you have learned", "Next")
+HEADINGS = ("Exercises", "What you have learned", "Next")
+# The lesson starts on the first screen: what one will be able to do, what one needs, how long it takes
+OPENER = (r"\*\*[^*]*able to", r"\*\*(You need|Before)", r"\*\*Time")
+MAX_OPENER_LINES = 10
+# Sections that held this before; a page that is not rewritten yet has them all
+OLD_OPENER = ("What you will build", "Before you start", "Time and hardware", "Imports")
 MAX_BYTES = 300_000
 MAX_CELL_LINES = 40
 # /home/aistudio is the same on every machine of AI Studio
@@ -97,6 +101,13 @@ def test_anatomy(notebook):
     assert positions == sorted(positions), f"order of sections: {sections}"
     for (above, _), (level, title) in pairwise(titles):
         assert level <= above + 1, f"heading {title!r} skips a level"
+
+
+def test_opener(notebook):
+    first = source(notebook["cells"][0])
+    if not set(OLD_OPENER) <= {title for _, title in headings(notebook)}:
+        assert all(re.search(part, first) for part in OPENER), first
+        assert len(list(filter(str.strip, first.splitlines()))) <= MAX_OPENER_LINES, first
 
 
 def test_three_exercises(notebook):

@@ -1,8 +1,12 @@
-"""The first cell of every notebook: seed, figure style, and what the page runs on."""
+"""The first cell of every notebook: seed, figure style, and what the page runs on; and what keeps outputs readable."""
+import contextlib
 import io
 import os
 import platform
 import random
+import re
+import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +18,9 @@ from asymmlib.base.folders import data_choice
 from asymmlib.base.startup import load_paddle
 from asymmlib.recipes import get_recipe
 
-__all__ = ["small_figures", "start"]
+__all__ = ["settled", "small_figures", "start"]
+
+LEFT = re.compile(r"\s+\d+:\d\d:\d\d left")  # at the end of a line of asymmlib.callbacks.Progress
 
 
 def start(seed: int = 0) -> pd.DataFrame:
@@ -47,3 +53,22 @@ def _palette_png(figure, colours, dpi):
     figure.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12)
     Image.open(drawn).convert("RGB").quantize(colours).save(stored, format="png", optimize=True)
     return stored.getvalue()
+
+
+@contextlib.contextmanager
+def settled() -> Iterator[None]:
+    """Pass on what the block prints, at once, without the time left: who reads the page later does not wait."""
+    with contextlib.redirect_stdout(_Settled(sys.stdout)):
+        yield
+
+
+class _Settled(io.TextIOBase):
+    def __init__(self, stream) -> None:
+        self.stream = stream
+
+    def write(self, text):
+        self.stream.write(LEFT.sub("", text))
+        return len(text)
+
+    def flush(self):
+        self.stream.flush()

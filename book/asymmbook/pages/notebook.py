@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -63,7 +63,7 @@ def settled() -> Iterator[None]:
 
 
 class _Settled(io.TextIOBase):
-    def __init__(self, stream) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text):

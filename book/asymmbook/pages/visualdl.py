@@ -25,9 +25,9 @@ __all__ = ["PATTERNS", "find_runs", "photograph", "serve"]
 
 # The runs that notebook 3 leaves with the recipe "quick", by the beginnings of their names
 PATTERNS = ("resnet50-quick-short", "vgg19-quick-short", "mobilenet_v2-quick-sample")
-SIZE = {"width": 1240, "height": 760}
+WIDTH, HEIGHT = 1240, 1020
 COLOURS, PATIENCE_S = 64, 60
-# The page has no charts before it has read the runs; of its groups of tags, those of loss and top-1 are the lower ones
+# Two charts of the eval split, which VisualDL opens by itself, and that of the learning rate
 DRAWN = "document.querySelectorAll('canvas').length >= 3"
 
 
@@ -50,9 +50,9 @@ def serve(runs: Sequence[Path]) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         for run in runs:
             shutil.copytree(run / "visualdl", Path(folder, run.name))
-        words = ["--logdir", folder, "--host", "127.0.0.1", "--port", str(port), "--disable-telemetry"]
+        words = ["--logdir", ".", "--host", "127.0.0.1", "--port", str(port), "--disable-telemetry"]
         command = [sys.executable, "-c", "from visualdl.server.app import main; main()", *words, "--language", "en"]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             address = f"http://127.0.0.1:{port}/app"
             _await(address, server)
@@ -85,12 +85,15 @@ def photograph(target: Path | None = None) -> Path:
         raise FileNotFoundError("there is no Chromium here to open VisualDL in; on Debian: apt install chromium")
     with serve(find_runs()) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(address.rsplit("/", 1)[0])
                    else route.abort())
-        page.goto(f"{address}/scalar")
+        page.goto(address)
+        page.get_by_text("Scalars").first.click()
+        page.get_by_text("lr", exact=True).click()
+        page.get_by_role("spinbutton").or_(page.locator("input[value='0.6']")).first.fill("0")  # smoothing
         page.wait_for_function(DRAWN, timeout=1000 * PATIENCE_S)
-        page.wait_for_timeout(3000)  # curves are drawn in a movement
+        page.wait_for_timeout(5000)  # curves are drawn in a movement
         taken = page.screenshot()
         browser.close()
     packed = io.BytesIO()

@@ -6,6 +6,7 @@ import platform
 import random
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any, TextIO
@@ -21,6 +22,7 @@ from asymmlib.recipes import get_recipe
 __all__ = ["settled", "small_figures", "start"]
 
 LEFT = re.compile(r"\s+\d+:\d\d:\d\d left")  # at the end of a line of asymmlib.callbacks.Progress
+COLUMNS = 79  # that a page shows at its usual width
 
 
 def start(seed: int = 0) -> pd.DataFrame:
@@ -57,7 +59,8 @@ def _palette_png(figure, colours, dpi):
 
 @contextlib.contextmanager
 def settled() -> Iterator[None]:
-    """Pass on what the block prints, at once, without the time left: who reads the page later does not wait."""
+    """Pass on what the block prints, at once, for those who read it later: without the time left, for which they do not
+    wait, and in lines as long as a page is wide."""
     with contextlib.redirect_stdout(_Settled(sys.stdout)):
         yield
 
@@ -67,8 +70,12 @@ class _Settled(io.TextIOBase):
         self.stream = stream
 
     def write(self, text):
-        self.stream.write(LEFT.sub("", text))
+        self.stream.write("\n".join(_fit(LEFT.sub("", line)) for line in text.split("\n")))
         return len(text)
 
     def flush(self):
         self.stream.flush()
+
+
+def _fit(line):
+    return textwrap.fill(line, COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

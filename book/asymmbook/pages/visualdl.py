@@ -26,7 +26,7 @@ __all__ = ["PATTERNS", "find_runs", "photograph", "serve"]
 # The runs that notebook 3 leaves with the recipe "quick", by the beginnings of their names
 PATTERNS = ("resnet50-quick-short", "vgg19-quick-short", "mobilenet_v2-quick-sample")
 WIDTH, HEIGHT = 1240, 1020
-COLOURS, PATIENCE_S = 64, 60
+COLOURS, PATIENCE_S = 64, 120
 # Two charts of the eval split, which VisualDL opens by itself, and that of the learning rate
 DRAWN = "document.querySelectorAll('canvas').length >= 3"
 

@@ -30,7 +30,7 @@ BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
 .PHONY: bench book book-zh catalogues figures test quick faults mutants serve notebooks lint unit nbtest site browser \
-  wheel aistudio clean setup executed english chinese
+  visualdl wheel aistudio clean setup executed english chinese
 .DEFAULT_GOAL := book
 
 setup: $(READY) $(BROWSER)
@@ -137,6 +137,10 @@ bench: $(READY)
 # The drawings of the pages, book/images/*.svg, after a change of asymmbook.figures
 figures: $(READY)
 	$(RUN) -m asymmbook draw
+
+# VisualDL in Chromium with the runs of notebook 3, which must have been executed: book/images/visualdl.png
+visualdl: $(READY)
+	$(RUN) -m asymmbook visualdl
 
 serve:
 	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

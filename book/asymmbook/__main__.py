@@ -74,6 +74,12 @@ def _draw(options):
         print(path)
 
 
+def _visualdl(options):
+    """Photograph VisualDL with the runs that notebook 3 has left in runs/, book/images/visualdl.png; needs Chromium."""
+    from asymmbook.pages.visualdl import photograph
+    print(photograph())
+
+
 def _no_options(command):
     pass
 
@@ -84,6 +90,7 @@ COMMANDS = {
     "results": (_no_options, _results),
     "release": (_no_options, _release),
     "draw": (_no_options, _draw),
+    "visualdl": (_no_options, _visualdl),
 }
 
 PROMISES = {"experiments": "the same command goes on where it was"}  # when a signal ends them

@@ -60,6 +60,7 @@ NOT_RUN = {
     "jupyter-book build": "takes ten minutes; `make book` is this line",
     "python -m jupyterlab": "runs until it is stopped",
     "python -m pytest": "would start these tests in themselves",
+    "visualdl --logdir": "serves until it is stopped; `make visualdl` starts it and looks at its page",
     "cd /home/aistudio": "AI Studio's folder",
     "%env ": "a cell for AI Studio; its settings are checked",
     "python -m asymmlib prepare --data caltech16": "downloads; tests/core/test_caltech.py does it from a copy",

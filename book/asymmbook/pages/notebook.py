@@ -1,10 +1,15 @@
-"""The first cell of every notebook: seed, figure style, and what the page runs on."""
+"""The first cell of every notebook: seed, figure style, and what the page runs on; and what keeps outputs readable."""
+import contextlib
 import io
 import os
 import platform
 import random
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -14,7 +19,10 @@ from asymmlib.base.folders import data_choice
 from asymmlib.base.startup import load_paddle
 from asymmlib.recipes import get_recipe
 
-__all__ = ["small_figures", "start"]
+__all__ = ["settled", "small_figures", "start"]
+
+LEFT = re.compile(r"\s+\d+:\d\d:\d\d left")  # at the end of a line of asymmlib.callbacks.Progress
+COLUMNS = 79  # that a page shows at its usual width
 
 
 def start(seed: int = 0) -> pd.DataFrame:
@@ -47,3 +55,27 @@ def _palette_png(figure, colours, dpi):
     figure.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12)
     Image.open(drawn).convert("RGB").quantize(colours).save(stored, format="png", optimize=True)
     return stored.getvalue()
+
+
+@contextlib.contextmanager
+def settled() -> Iterator[None]:
+    """Pass on what the block prints, at once, for those who read it later: without the time left, for which they do not
+    wait, and in lines as long as a page is wide."""
+    with contextlib.redirect_stdout(_Settled(sys.stdout)):
+        yield
+
+
+class _Settled(io.TextIOBase):
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text):
+        self.stream.write("\n".join(_fit(LEFT.sub("", line)) for line in text.split("\n")))
+        return len(text)
+
+    def flush(self):
+        self.stream.flush()
+
+
+def _fit(line):
+    return textwrap.fill(line, COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,103 @@
+"""The picture of VisualDL in notebook 3: its page of scalars with the runs of that notebook, in a real browser.
+
+VisualDL's own server shows it, without telemetry, and the browser reaches nothing but that server.
+"""
+import contextlib
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from PIL import Image
+
+from asymmbook.checkout import project_root
+from asymmlib.base.files import atomic_write
+from asymmlib.base.folders import runs_dir
+
+__all__ = ["PATTERNS", "find_runs", "photograph", "serve"]
+
+# The runs that notebook 3 leaves with the recipe "quick", by the beginnings of their names
+PATTERNS = ("resnet50-quick-short", "vgg19-quick-short", "mobilenet_v2-quick-sample")
+WIDTH, HEIGHT = 1240, 1020
+COLOURS, PATIENCE_S = 64, 120
+# Two charts of the eval split, which VisualDL opens by itself, and that of the learning rate
+DRAWN = "document.querySelectorAll('canvas').length >= 3"
+
+
+def find_runs(folder: Path | None = None) -> list[Path]:
+    """The folders of notebook 3's runs in `folder` (None: `runs_dir()`). `FileNotFoundError` names what is missing."""
+    folder = folder or runs_dir()
+    found = {pattern: sorted(folder.glob(f"{pattern}*")) for pattern in PATTERNS}
+    missing = [pattern for pattern, runs in found.items() if not runs]
+    if missing:
+        raise FileNotFoundError(f"{folder} has no run {', '.join(missing)}: execute notebook 3 with the recipe quick")
+    return [runs[0] for runs in found.values()]
+
+
+@contextlib.contextmanager
+def serve(runs: Sequence[Path]) -> Iterator[str]:
+    """VisualDL's server over the curves of these runs, under the names of their folders: yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        for run in runs:
+            shutil.copytree(run / "visualdl", Path(folder, run.name))
+        words = ["--logdir", ".", "--host", "127.0.0.1", "--port", str(port), "--disable-telemetry"]
+        command = [sys.executable, "-c", "from visualdl.server.app import main; main()", *words, "--language", "en"]
+        server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            address = f"http://127.0.0.1:{port}/app"
+            _await(address, server)
+            yield address
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _await(address, server):
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        with contextlib.suppress(URLError, ConnectionError), urlopen(address, timeout=PATIENCE_S):
+            return
+        if server.poll() is not None:
+            break
+        time.sleep(0.2)
+    raise RuntimeError("VisualDL's server did not start: try the command that notebook 3 shows in section 5")
+
+
+def photograph(target: Path | None = None) -> Path:
+    """Write the picture (PNG with a palette) to `target`, by default `book/images/visualdl.png`, and return its path.
+
+    Raises `FileNotFoundError` without the runs or without Chromium, and `RuntimeError` where the server does not start.
+    """
+    from playwright.sync_api import sync_playwright
+    target = target or project_root() / "book" / "images" / "visualdl.png"
+    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser_path is None:
+        raise FileNotFoundError("there is no Chromium here to open VisualDL in; on Debian: apt install chromium")
+    with serve(find_runs()) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(address.rsplit("/", 1)[0])
+                   else route.abort())
+        page.goto(address)
+        page.get_by_text("Scalars").first.click()
+        page.get_by_text("lr", exact=True).click()
+        page.get_by_role("spinbutton").or_(page.locator("input[value='0.6']")).first.fill("0")  # smoothing
+        page.wait_for_function(DRAWN, timeout=1000 * PATIENCE_S)
+        page.wait_for_timeout(5000)  # curves are drawn in a movement
+        taken = page.screenshot()
+        browser.close()
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(taken)).convert("RGB").quantize(COLOURS).save(packed, "PNG", optimize=True)
+    with atomic_write(target) as file:
+        file.write(packed.getvalue())
+    return target

@@ -1,0 +1,40 @@
+"""VisualDL's page, as notebook 3 shows it."""
+import shutil
+
+import pytest
+from PIL import Image
+
+from asymmbook.pages.visualdl import HEIGHT, PATTERNS, WIDTH, find_runs, photograph
+
+
+def write_curves(runs):
+    visualdl = pytest.importorskip("visualdl")
+    for pattern in PATTERNS:
+        with visualdl.LogWriter(logdir=str(runs / f"{pattern}-seed0" / "visualdl")) as writer:
+            for tag in ("eval/loss", "eval/top1", "lr"):
+                for epoch in (1, 2):
+                    writer.add_scalar(tag, 1 / epoch, epoch)
+
+
+def test_missing_runs_are_named(tmp_path):
+    (tmp_path / f"{PATTERNS[0]}-seed0").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"no run {', '.join(PATTERNS[1:])}: execute notebook 3"):
+        find_runs(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_page_is_photographed(tmp_path, monkeypatch):
+    pytest.importorskip("playwright")
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        pytest.skip("no Chromium here; on Debian: apt install chromium")
+    write_curves(tmp_path / "runs")
+    monkeypatch.setenv("ASYMMLIB_RUNS", str(tmp_path / "runs"))
+    with Image.open(photograph(tmp_path / "page.png")) as picture:
+        assert picture.size == (WIDTH, HEIGHT)
+        colours = {picture.convert("RGB").getpixel((x, y)) for x in range(100, 480, 2) for y in range(240, 520, 2)}
+    assert any(max(colour) - min(colour) > 100 for colour in colours), "a chart without a curve"
+
+
+def test_the_stored_picture_is_small():
+    from asymmbook.checkout import project_root
+    assert (project_root() / "book" / "images" / "visualdl.png").stat().st_size < 200_000

@@ -138,7 +138,7 @@ def resolve(name):
 
 
 def check_settings(settings):
-    assert {name for name in settings if name.startswith("ASYMMLIB_")} <= read_settings() | {"ASYMMLIB_FAULTS"}
+    assert {name for name in settings if name.startswith("ASYMMLIB_")} <= read_settings() | {"ASYMMLIB_FAULTS", "ASYMMLIB_MUTANTS"}
     assert settings.get("ASYMMLIB_RECIPE", "quick") in RECIPES
     data = settings.get("ASYMMLIB_DATA", "sample")
     assert data in SAMPLES or "/" in data
@@ -217,7 +217,7 @@ def read_settings():
 def test_settings_are_those_that_how_to_run_explains():
     assert set(re.findall(r"^\| `(ASYMMLIB_\w+)` \|", documents()["book/how-to-run.md"], re.M)) == read_settings()
     for path, text in {**documents(), **sources()}.items():
-        known = read_settings() | {"ASYMMLIB_FAULTS"}      # the latter is of the tests
+        known = read_settings() | {"ASYMMLIB_FAULTS", "ASYMMLIB_MUTANTS"}      # the last two are of the tests
         assert set(re.findall(r"ASYMMLIB_[A-Z]+", text)) <= known, path
 
 

@@ -137,8 +137,11 @@ def resolve(name):
     raise ImportError(name)
 
 
+OF_TESTS = {"ASYMMLIB_FAULTS", "ASYMMLIB_MUTANTS"}  # settings that tests read
+
+
 def check_settings(settings):
-    assert {name for name in settings if name.startswith("ASYMMLIB_")} <= read_settings() | {"ASYMMLIB_FAULTS", "ASYMMLIB_MUTANTS"}
+    assert {name for name in settings if name.startswith("ASYMMLIB_")} <= read_settings() | OF_TESTS
     assert settings.get("ASYMMLIB_RECIPE", "quick") in RECIPES
     data = settings.get("ASYMMLIB_DATA", "sample")
     assert data in SAMPLES or "/" in data
@@ -217,7 +220,7 @@ def read_settings():
 def test_settings_are_those_that_how_to_run_explains():
     assert set(re.findall(r"^\| `(ASYMMLIB_\w+)` \|", documents()["book/how-to-run.md"], re.M)) == read_settings()
     for path, text in {**documents(), **sources()}.items():
-        known = read_settings() | {"ASYMMLIB_FAULTS", "ASYMMLIB_MUTANTS"}      # the last two are of the tests
+        known = read_settings() | OF_TESTS
         assert set(re.findall(r"ASYMMLIB_[A-Z]+", text)) <= known, path
 
 

@@ -13,7 +13,7 @@ import paddle
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from asymmlib.base.files import atomic_write
+from asymmlib.base.files import atomic_write, open_regular
 from asymmlib.weights.own import DAMAGE, DIGEST, digest
 from asymmlib.weights.settings import check_network, complete
 
@@ -89,7 +89,7 @@ def is_checkpoint(path: Path | str) -> bool:
 
 def _read(path):
     """({name: array}, {fact: value}) of a checkpoint whose digest is right; raises one of `DAMAGE`."""
-    with safe_open(path, framework="numpy") as file:
+    with open_regular(path), safe_open(path, framework="numpy") as file:  # a pipe there would wait
         metadata = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     expected = metadata.pop(DIGEST, None)

@@ -134,6 +134,25 @@ def checkpoint():
         return (Path(folder) / "epoch-0001.safetensors").read_bytes()
 
 
+@functools.cache
+def prepared_pictures():
+    from asymmlib.data.sources import prepare
+    root = Path(tempfile.mkdtemp())
+    os.environ["ASYMMLIB_HOME"] = str(root / "data")
+    for label in "ab":
+        (root / "pictures" / label).mkdir(parents=True)
+        for number in range(5):
+            pixels = np.random.default_rng([ord(label), number]).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "pictures" / label / f"{number}.png")
+    return prepare(str(root / "pictures"), progress=False)
+
+
+def cache():
+    from asymmlib.data.pictures import cached_pixels
+    cached_pixels(prepared_pictures(), 16)
+    return next((prepared_pictures().folder / "cache").glob("pixels-16-*.npy")).read_bytes()
+
+
 def table():
     return b"run,epoch,eval_top1\n" + b"".join(b"first,%d,0.5\n" % epoch for epoch in range(1, 9))
 
@@ -152,6 +171,19 @@ def read_checkpoint(path):
     with contextlib.redirect_stdout(io.StringIO()):
         rows = load_checkpoint(path.parent, *NETWORK())
     assert rows == [{"epoch": 1}], "a checkpoint that says something else was taken"
+
+
+def read_cache(path):
+    """In the place of a good one: its pixels are right in any case; rejected is what was made anew."""
+    from asymmlib.data.pictures import cached_pixels
+    place = next((prepared_pictures().folder / "cache").glob("pixels-16-*.npy"))
+    good = place.read_bytes()
+    place.write_bytes(path.read_bytes())
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        pixels = cached_pixels(prepared_pictures(), 16)
+    assert pixels.tobytes() in good and place.read_bytes() == good, "pixels of a damaged cache were taken"
+    if str(place) in said.getvalue():
+        raise ValueError(f"{path}: made anew")
 
 
 def read_recorded(path):
@@ -216,6 +248,7 @@ KINDS = {
     "pdparams": (pdparams, "x.pdparams", read_weights),
     "safetensors": (safetensors, "x.safetensors", read_weights), "manifest": (manifest, "x.csv", read_table),
     "run.json": (run_json, "run.json", read_run),
+    "pixel cache": (cache, "x.npy", read_cache),
     "checkpoint": (checkpoint, "epoch-0001.safetensors", read_checkpoint),
     "table": (table, "curves.csv", read_recorded), "card": (card, "asymmnet_small.json", read_card)}
 

@@ -27,10 +27,10 @@ FAULTS = {
     "two processes at once": (5, ("unpacking", "caching", "splitting", "recording"), ("recording",)),
     "clock running backwards": (3, WORKS, ("caching",)),
 }
-# kind of file: damaged ones in full; 18,000 together
+# kind of file: damaged ones in full; 19,000 together
 FILES = {"zip": 2000, "tar": 1000, "tar.gz": 1000, "JPEG": 1500, "PNG": 500, "params": 1000, "safetensors": 1000,
          "manifest": 1000, "run.json": 1000, "npz": 1000, "pth": 1000}
-FILES |= {"checkpoint": 1000, "table": 500, "card": 500, "pdparams": 1000}
+FILES |= {"checkpoint": 1000, "pixel cache": 1000, "table": 500, "card": 500, "pdparams": 1000}
 FILES |= {f"pth {form}": 1000 for form in ("from before 1.6", "of a module", "of a checkpoint")}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 PAIRS = [(fault, work) for fault, (_, every, few) in FAULTS.items() for work in (every if FULL else few)]
@@ -68,7 +68,7 @@ def test_work_survives(tally, fault, work):
 
 
 @pytest.mark.parametrize("kind", FILES if FULL else ("zip", "tar", "JPEG", "params", "npz", "pth", "pth of a module",
-                                                    "run.json", "checkpoint", "table", "card"))
+                                                    "run.json", "checkpoint", "pixel cache", "table", "card"))
 def test_damaged_files_are_read_or_rejected(tally, kind):
     count, outcomes = FILES[kind] if FULL else 60, {}
     while len(outcomes) < count:
@@ -94,6 +94,16 @@ def test_signals_at_random_moments(tally, name, tmp_path):
     tally.append({"kind": "fault", "what": "training", "how": name, "tried": counts["injected"],
                   "well": counts["survived"], "rejected": 0, "badly": counts["lost"]})
     assert counts["lost"] == 0 and counts["survived"] > 0, counts["notes"]
+
+
+def test_what_is_no_file_is_refused_by_name(tally, tmp_path):
+    done = subprocess.run([sys.executable, HERE / "odd.py", tmp_path], env=ENVIRONMENT, capture_output=True, text=True,
+                          timeout=1500)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout.splitlines()[-1])
+    tally.append({"kind": "fault", "what": "reading", "how": "pipe, socket or device in a file's place",
+                  "tried": counts["injected"], "well": counts["survived"], "rejected": 0, "badly": counts["lost"]})
+    assert counts["lost"] == 0 and counts["survived"] == counts["injected"] > 0, counts["notes"]
 
 
 @pytest.mark.parametrize("work", ["unpacking", "checkpointing"])

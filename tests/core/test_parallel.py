@@ -193,9 +193,10 @@ def run_job(place, name, *options, processes=2):
                     "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, *(launch if processes > 1 else []), JOB, place / "pictures", name,
                            *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500)
-    second = place / name / "workerlog.1"
-    return (done.returncode, done.stdout.decode(), second.read_text() if second.is_file() else "",
-            place / "runs" / name)
+    # the launcher passes on what the first process says, but not what it says last: its own log has all
+    logs = [place / name / f"workerlog.{number}" for number in range(2)]
+    first, second = (log.read_text() if log.is_file() else "" for log in logs)
+    return done.returncode, done.stdout.decode() + first, second, place / "runs" / name
 
 
 def printed(text, key):

@@ -126,7 +126,8 @@ faults: $(READY)
 	ASYMMLIB_FAULTS=full OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/faults
 
 # The 200 small mistakes of tests/mutation/mutants.csv that have no verdict yet, tried on the tests; then the count. And
-# the last statement of everything that a notebook writes out, taken out: the page's own comparison has to notice. Last, the photograph of VisualDL's page.
+# the last statement of everything that a notebook writes out, taken out: the page's own comparison has to notice.
+# Last, the photograph of VisualDL's page.
 mutants: $(READY)
 	OMP_NUM_THREADS=1 $(RUN) -W ignore tests/mutation/trials.py
 	ASYMMLIB_MUTANTS=all $(RUN) -m pytest -q tests/book/test_written.py tests/book/test_visualdl.py -k 'gone or photographed'

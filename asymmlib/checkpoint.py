@@ -11,10 +11,9 @@ from pathlib import Path
 
 import paddle
 from safetensors import safe_open
-from safetensors.numpy import save
 
-from asymmlib.base.files import atomic_write, open_regular
-from asymmlib.weights.own import DAMAGE, DIGEST, digest
+from asymmlib.base.files import open_regular
+from asymmlib.weights.own import DAMAGE, DIGEST, digest, save_tensors
 from asymmlib.weights.settings import check_network, complete
 
 __all__ = ["is_checkpoint", "load_checkpoint", "save_checkpoint"]
@@ -43,8 +42,7 @@ def save_checkpoint(folder: Path, network: paddle.nn.Layer, optimizer: paddle.op
     facts = {"schedule": schedule, "rows": rows, "scaler": _plain(scaler.state_dict()) if scaler else {}, "run": run}
     metadata = complete(network, {key: json.dumps(value, allow_nan=False) for key, value in facts.items()})
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / f"epoch-{len(rows):04d}.safetensors") as file:
-        file.write(save(tensors, metadata=metadata | {DIGEST: digest(tensors, metadata)}))
+    save_tensors(tensors, folder / f"epoch-{len(rows):04d}.safetensors", metadata)
     for old in folder.glob(PATTERN):
         if re.fullmatch(r"epoch-\d+", old.stem) and int(old.stem[6:]) <= len(rows) - KEPT:
             old.unlink()

@@ -17,8 +17,8 @@ from safetensors.numpy import save
 from asymmlib.base.files import READ_ERRORS, atomic_write, open_regular
 from asymmlib.weights.settings import PICTURES, check_network, complete, read_settings
 
-__all__ = ["DAMAGE", "DIGEST", "check_pictures", "digest", "fill", "load_weights", "read_metadata", "read_safetensors",
-           "save_tensors", "save_weights", "tensors_of"]
+__all__ = ["DAMAGE", "DIGEST", "check_pictures", "digest", "fill", "load_weights", "pack_tensors", "read_metadata",
+           "read_safetensors", "save_tensors", "save_weights", "tensors_of"]
 
 DIGEST = "content_sha256"  # in the metadata
 MOST = 20  # problems that are listed
@@ -39,7 +39,12 @@ def save_weights(network: nn.Layer, path: Path | str, metadata: Mapping[str, str
 def save_tensors(tensors: Mapping[str, np.ndarray], path: Path | str, metadata: Mapping[str, str]) -> None:
     """Write {name: array} with metadata {name: text} and the SHA-256 of both as one safetensors file."""
     with atomic_write(path) as file:
-        file.write(save(dict(tensors), metadata={**metadata, DIGEST: digest(tensors, metadata)}))
+        file.write(pack_tensors(tensors, metadata))
+
+
+def pack_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of that file."""
+    return save(dict(tensors), metadata={**metadata, DIGEST: digest(tensors, metadata)})
 
 
 def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:

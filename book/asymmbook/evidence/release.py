@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from asymmbook.evidence.findings import recorded
 from asymmbook.evidence.statistics import wilson
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import weights_dir
 from asymmlib.runs import LICENCE, Classifier, Run, find_run, load_pretrained
-from asymmlib.weights.own import DIGEST, digest, read_safetensors
+from asymmlib.weights.own import pack_tensors, read_safetensors
 from asymmlib.weights.released import RELEASED
 from asymmlib.weights.settings import complete, marks
 
@@ -146,7 +145,7 @@ def _measure(run, tensors, prepared):
 
 
 def _write(path, tensors, info, mark):
-    content = save(tensors, metadata={**mark, DIGEST: digest(tensors, mark)})
+    content = pack_tensors(tensors, mark)
     info = {**info, "licence": LICENCE, "sha256": hashlib.sha256(content).hexdigest()}
     with atomic_write(path.with_suffix(".safetensors")) as file:
         file.write(content)

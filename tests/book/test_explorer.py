@@ -5,17 +5,20 @@ import shutil
 import subprocess
 
 import pytest
+from paddle.vision import models
 
 from asymmbook.checkout import project_root
 from asymmbook.pages.explorer import embed, facts
-from asymmlib.complexity import costs_by_block, formula
+from asymmlib.complexity import costs_by_block, count, formula
 from asymmlib.network import ROWS
 
+PADDLES = {"large": models.mobilenet_v3_large, "small": models.mobilenet_v3_small}
 COSTS = project_root() / "book" / "static" / "explorer" / "costs.js"
 RUN = """
-const Costs = require(process.argv[1]), {settings, facts} = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const Costs = require(process.argv[1]);
+const {rule, settings, facts} = JSON.parse(require("fs").readFileSync(0, "utf8"));
 console.log(JSON.stringify(settings.map((setting) => {
-  try { return Costs.formula(setting, facts); } catch (error) {
+  try { return Costs[rule](setting, facts); } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     return {message: error.message};
   }
@@ -49,14 +52,15 @@ def by_python(setting):
                        for index in tables["macs"].index]}
 
 
-def by_script(settings):
-    """What costs.js says of settings, under Node."""
+def by_script(settings, rule="formula"):
+    """What a function of costs.js says of settings, under Node."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node here: the browser tests still compare the page's totals with Python")
     names = ("variant", "width", "asymmrate", "size")
     # JSON has no infinity; JavaScript reads a number too large for it as one
-    text = json.dumps({"settings": [dict(zip(names, setting, strict=True)) for setting in settings], "facts": facts()})
+    text = json.dumps({"settings": [dict(zip(names, setting, strict=True)) for setting in settings], "facts": facts(),
+                       "rule": rule})
     done = subprocess.run([node, "-e", RUN, str(COSTS)], input=text.replace("Infinity", "1e999"), text=True,
                           capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -71,6 +75,17 @@ def test_fifty_settings_have_the_costs_that_python_counts():
         assert (answer["macs"], answer["params"]) == (expected["macs"], expected["params"]), setting
         blocks = [{name: block[name] for name in ("macs", "params")} for block in answer["blocks"]]
         assert blocks == expected["blocks"], setting
+
+
+@pytest.mark.slow
+def test_mobilenet_has_the_costs_of_paddles_own():
+    """Widths at which rounding to the nearest and rounding up part ways among them."""
+    rng = random.Random(1)
+    settings = [(variant, width, 0, rng.randint(32, 256)) for variant in PADDLES
+                for width in (1.0, 0.35, round(rng.uniform(0.2, 2), 3), round(rng.uniform(0.2, 2), 3))]
+    for (variant, width, _, size), answer in zip(settings, by_script(settings, "mobileNetV3"), strict=True):
+        cost = count(PADDLES[variant](pretrained=False, scale=width), (1, 3, size, size))
+        assert (answer["macs"], answer["params"]) == (cost.macs, cost.params), (variant, width, size)
 
 
 def test_refusals_have_the_words_of_python():

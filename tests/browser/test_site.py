@@ -235,7 +235,7 @@ def test_explorer(visitor, name):
 
     assert total() == expected("large", 1.0, 1, 224)
     before = page.locator("#explorer svg").first.inner_html()
-    page.get_by_role("combobox").last.select_option("small")
+    page.locator("#explorer-variant").select_option("small")
     page.locator("#explorer-width").fill("0.75")
     page.locator("#explorer-asymmrate").fill("2")
     page.locator("#explorer-size").fill("160")
@@ -244,10 +244,16 @@ def test_explorer(visitor, name):
     page.locator("#explorer input[type=range]").first.focus()
     page.keyboard.press("ArrowRight")
     assert total() == expected("small", 0.8, 2, 160), "the keyboard moves the slider"
+    page.locator("#explorer-against").select_option("mobilenet")
+    assert "MobileNetV3" in page.locator("#explorer thead").inner_text() and "MobileNetV3" in status.inner_text()
+    page.reload()
+    assert total() == expected("small", 0.8, 2, 160), "the address carries the settings"
+    assert "MobileNetV3" in status.inner_text()
     page.locator("#explorer-asymmrate").fill("-1")
     with pytest.raises(ValueError) as refused:
         formula("small", 0.8, -1)
-    assert str(refused.value) in status.inner_text() and not visitor.problems
+    reason = "非对称率为 -1" if name.startswith("zh/") else str(refused.value)
+    assert reason in status.inner_text() and not visitor.problems
 
 
 @pytest.mark.parametrize("name", LIVES or ["none"])

@@ -13,12 +13,14 @@ from asymmlib.network import FEATURES, ROWS, SQUEEZE, STEM_CHANNELS
 __all__ = ["CLASSES", "embed", "facts"]
 
 CLASSES = 1000  # of ImageNet, as in the paper's tables
+MOBILENET_HIDDEN = {"large": 1280, "small": 1024}  # last_channel of Paddle's MobileNetV3 at scale 1.0
 
 
 def facts() -> dict[str, Any]:
     """Return everything that the script takes from Python, as a mapping that JSON can hold."""
     return {"rows": {variant: [row._asdict() for row in rows] for variant, rows in ROWS.items()},
             "squeeze": SQUEEZE, "stem": STEM_CHANNELS, "features": FEATURES, "classes": CLASSES,
+            "hidden": MOBILENET_HIDDEN,
             "colours": {"copy": COPY, "new": NEW, "parts": list(PART_COLOURS.values())}}
 
 

@@ -51,6 +51,15 @@ def test_table_of_contents_is_complete():
     assert set(LISTED) == {path.relative_to(ROOT).with_suffix("").as_posix() for path in SOURCES}
 
 
+@pytest.mark.parametrize("column", ["english", "chinese"])
+def test_search_words_name_one_page_each(column):
+    words = sphinx_ext.read_keywords(column)
+    assert set(words) <= set(LISTED)
+    every = [word for of_page in words.values() for word in of_page]
+    assert len(every) == len(set(every)), {word for word in every if every.count(word) > 1}
+    assert all(word and word == word.strip().lower() for word in every)
+
+
 def test_links_lead_somewhere(source):
     for target in re.findall(r"\]\(([^)\s]+)\)", markdown(source)):
         if target.startswith(("http://", "https://", "mailto:")):

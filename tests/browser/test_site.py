@@ -60,6 +60,32 @@ LIVES = [page for page in PAGES if page.endswith("book/live.html")]
 EXPLORERS = [page for page in PAGES if page.endswith("book/explorer.html")]
 
 
+# What a reader may type, and the page that must come first
+QUERIES = {"": {
+    "install": "book/how-to-run", "GPU": "book/how-to-run", "colab": "book/how-to-run", "overfitting": "notebooks/05",
+    "train test split": "notebooks/01", "data loader": "notebooks/02", "augmentation": "notebooks/02",
+    "learning rate": "notebooks/03", "callback": "notebooks/03", "Bottleneck": "notebooks/04",
+    "squeeze and excitation": "notebooks/04", "mcnemar": "notebooks/05", "FLOPs": "notebooks/06",
+    "asymmetry rate": "notebooks/07", "im2col": "notebooks/08", "quantization": "notebooks/09", "onnx": "notebooks/09",
+    "grad-cam": "notebooks/10", "webcam": "book/live", "benchmark": "book/speed", "twelve flaws": "book/critical-reading",
+    "checkpoint": "book/trust", "multi-gpu": "book/scale-out", "glossary": "book/notation", "width": "book/explorer"},
+    "zh/": {
+    "怎么运行": "book/how-to-run", "显卡": "book/how-to-run", "安装": "book/how-to-run", "过拟合": "notebooks/05",
+    "数据集划分": "notebooks/01", "数据加载": "notebooks/02", "数据增强": "notebooks/02", "学习率": "notebooks/03",
+    "回调": "notebooks/03", "瓶颈": "notebooks/04", "挤压与激励": "notebooks/04", "置信区间": "notebooks/05",
+    "参数量": "notebooks/06", "非对称率": "notebooks/07", "加速": "notebooks/08", "量化": "notebooks/09",
+    "部署": "notebooks/09", "特征图": "notebooks/10", "摄像头": "book/live", "基准测试": "book/speed",
+    "原教程": "book/critical-reading", "断点续训": "book/trust", "多机": "book/scale-out", "术语": "book/notation",
+    "宽度系数": "book/explorer"}}
+# Of each query, what Sphinx's search would show first: [docname, title, anchor, description, score, file name]
+FIRST = "queries => queries.map(query => Search._performSearch(...Search._parseQuery(query)).at(-1))"
+SEARCH_ICON = """(() => {
+  const icon = document.querySelector('.bd-search-container .fa-magnifying-glass').getBoundingClientRect();
+  const input = document.querySelector('.bd-search-container input'), style = getComputedStyle(input);
+  return input.getBoundingClientRect().left + parseFloat(style.paddingLeft) - icon.right;
+})()"""
+
+
 @pytest.fixture(scope="session")
 def chromium():
     if not PAGES:
@@ -217,7 +243,16 @@ def test_search(visitor, folder, word):
     page = visitor.open(f"{folder}search.html?q={word}")
     page.wait_for_selector("#search-results ul.search li a", timeout=15_000)
     links = page.eval_on_selector_all("#search-results ul.search li a", "links => links.map(a => a.href)")
-    assert any("04_asymmnet" in link for link in links) and not visitor.problems
+    assert "04_asymmnet" in links[0] and not visitor.problems
+    assert page.evaluate(SEARCH_ICON) > 0, "the icon lies on what is typed"
+    if WAYS[visitor.theme] == "http":  # a page that was opened as a file may not read others
+        page.wait_for_selector("#search-results li p.context")
+        excerpt = page.locator("#search-results li p.context").first.inner_text()
+        assert word in excerpt.lower() and not excerpt.startswith("…1."), "out of the text, not out of its contents"
+    first = dict(zip(QUERIES[folder], page.evaluate(FIRST, list(QUERIES[folder])), strict=True))
+    wrong = {query: first[query] and first[query][0] for query, name in QUERIES[folder].items()
+             if not (first[query] and first[query][0].startswith(name))}
+    assert not wrong
 
 
 @pytest.mark.parametrize("name", EXPLORERS or ["none"])

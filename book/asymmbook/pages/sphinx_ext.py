@@ -1,20 +1,25 @@
 """A Sphinx extension for the book's pages: a description for each, and no script that would fetch code from elsewhere.
 
-The words of the Chinese search are cut by jieba, whose cache stays with the build: see `keep_words_private`.
+The words of the Chinese search are cut by jieba, whose cache stays with the build: see `keep_words_private`. The words by
+which a page is found first are those of `book/keywords.csv`: see `add_keywords`.
 
 Named in `_config.yml`. Jupyter Book loads `sphinx_thebe` in any case, which writes the address of a remote script into
 every page, twice, and thereby an error into the browser's console; the book has no use for it.
 """
+import csv
+import functools
 import html
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
+from asymmbook.checkout import project_root
 from asymmlib.base.extras import missing_package
 
-__all__ = ["describe", "keep_words_private", "setup"]
+__all__ = ["add_keywords", "describe", "keep_words_private", "read_keywords", "setup"]
 
+COLUMNS = {"zh_CN": "chinese"}  # of book/keywords.csv, for languages other than English
 LENGTH = 155  # characters that search engines show
 
 
@@ -25,6 +30,21 @@ def describe(body: str | None, length: int = LENGTH) -> str:
         if text:
             return text if len(text) <= length else re.sub(r"\s+\S*$", "", text[:length]) + "…"
     return ""
+
+
+@functools.cache
+def read_keywords(column: str = "english") -> dict[str, list[str]]:
+    """{page: words and phrases in the language of that column, by which a search finds that page first}."""
+    with (project_root() / "book" / "keywords.csv").open(encoding="utf-8", newline="") as file:
+        return {row["page"]: row[column].split("|") for row in csv.DictReader(file)}
+
+
+def add_keywords(app: Any, doctree: Any) -> None:
+    """Put a page's words of `read_keywords` into the index that the search reads, as main entries."""
+    from sphinx import addnodes
+    words = read_keywords(COLUMNS.get(app.config.language, "english")).get(app.env.docname, [])
+    if words:
+        doctree.insert(0, addnodes.index(entries=[("single", word, "", "main", None) for word in words]))
 
 
 def keep_words_private(app: Any) -> None:
@@ -48,15 +68,17 @@ def _finish_page(app, pagename, templatename, context, doctree):
     text = describe(context.get("body"))
     if text:
         context["metatags"] = f'{context.get("metatags", "")}\n<meta name="description" content="{html.escape(text)}">'
-    unwanted = tuple(_unwanted(context))
+    unwanted = tuple(_unwanted(context, pagename))
     for kind in ("script_files", "css_files"):
         context[kind] = [file for file in context.get(kind, ())
                          if not any(word in _words(file).lower() for word in unwanted)]
 
 
-def _unwanted(context):
+def _unwanted(context, pagename):
     """Words in the names of scripts and styles that this page does without."""
     yield "thebe"
+    if pagename != "search":
+        yield "static/search"
     # MathJax and its fonts are a third of a megabyte even when compressed: only where there are formulas
     if 'class="math' not in (context.get("body") or ""):
         yield "mathjax/"
@@ -72,5 +94,6 @@ def _words(file):
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx; called by it."""
     app.connect("builder-inited", keep_words_private)
+    app.connect("doctree-read", add_keywords)
     app.connect("html-page-context", _finish_page, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,14 +15,8 @@ from asymmbook.evidence.findings import on_front
 from asymmbook.figures.plots import UNITS, require
 from asymmbook.figures.style import COLOURS, WIDTH, colour_of, thousands, use_style
 
-__all__ = ["CASES", "plot_bands", "plot_fronts", "plot_gains", "plot_imagenet_log", "plot_rates", "plot_reach",
-           "plot_roofline", "plot_sizes", "plot_speeds"]
-
-# Cases of benchmarks/cases.py -> what a reader calls them
-CASES = {"stock": "Paddle as it comes", "article": "with the article's own code", "ours": "our kernels",
-         "ours_data": "our kernels and data path", "data": "our data path alone", "mobilenet_v2": "MobileNetV2, Paddle",
-         "mobilenet_v3_large": "MobileNetV3-Large, Paddle", "torch_channels_last": "PyTorch, channels last",
-         "torch_tuned": "PyTorch, tuned"}
+__all__ = ["plot_bands", "plot_fronts", "plot_gains", "plot_imagenet_log", "plot_rates", "plot_reach", "plot_roofline",
+           "plot_sizes", "plot_speeds"]
 
 
 def plot_speeds(table: pd.DataFrame, size: int) -> Figure:
@@ -33,7 +27,7 @@ def plot_speeds(table: pd.DataFrame, size: int) -> Figure:
     use_style()
     figure, axis = plt.subplots(figsize=(1.3 * WIDTH, 0.35 * len(rows) + 1.2))
     middle = rows["images_per_s"]
-    axis.barh(rows["case"].replace(CASES), middle, xerr=[middle - rows["low"], rows["high"] - middle], capsize=3,
+    axis.barh(rows["case"], middle, xerr=[middle - rows["low"], rows["high"] - middle], capsize=3,
               color=[COLOURS["orange" if case == "ours" else "sky"] for case in rows["case"]])
     axis.set(title=f"Training at {size} px, batch 32", xlabel="images per second (median; whiskers: all rounds)")
     axis.grid(axis="y", visible=False)

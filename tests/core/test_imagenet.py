@@ -1,4 +1,4 @@
-"""The recipe like the paper's on ImageNet: its numbers, a tree of train and val folders as ImageNet has it, what a run takes."""
+"""The recipe like the paper's on ImageNet: its numbers, a tree of train and val folders, what a run takes."""
 import shutil
 
 import numpy as np

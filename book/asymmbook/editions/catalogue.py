@@ -1,13 +1,14 @@
 """The words of outputs in another language: a gettext catalogue whose entries may have places for numbers and names.
 
 `locale/<language>/LC_MESSAGES/outputs.po` holds what cells print, the headings of their tables and the words of their
-drawings. `{n}`, `{n1}`, ... stand for a number, `{x}`, `{x1}`, ... for any text on a line and `{w}` for one without
-commas, which are looked up in their turn. The context "figure" holds short forms for drawings. A space is any white
-space. The English text is the key, so numbers come from the one execution that both editions show. Words that stay as they are: `kept.txt` beside it.
+drawings. In its entries `{n}`, `{n1}`, ... stand for a number, `{x}`, `{x1}`, ... for any text on a line and `{w}` for
+one without commas; such texts are looked up in their turn. The context "figure" holds short forms for drawings. A space
+is any white space. The English text is the key, so numbers come from the one execution that both editions show. Words
+that stay as they are: `kept.txt` beside it.
 """
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 
 from asymmbook.checkout import project_root
 
@@ -15,12 +16,12 @@ __all__ = ["FIGURE", "Catalogue", "catalogue", "foreign", "kept"]
 
 FIGURE = "figure"  # context of what stands in a drawing
 PLACE = re.compile(r"\{([nwx]\d*)\}")
-NUMBER = r"[-+±−–]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?: [kMG]\b)?"
+NUMBER = r"[-+±\u2212\u2013]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?: [kMG]\b)?"
 KINDS = {"n": NUMBER, "w": r"[^,\n]+?", "x": ".+?"}
 SENTENCE_END = re.compile(r"(?<=[.!?:;*])\s+")
 LIST = re.compile(r", | and ")
 NAME = 60  # letters: what is longer is no name in a list
-FULL_WIDTH = "。，：；！？、）”"
+FULL_WIDTH = "。，：；、）”"
 CODE = re.compile("|".join((
     r"[\w/]+\s\d+\.jpg", r"\{[\w:-]+\}(?=`)", r"`[^`]*`",  # files, roles, code
     r"[\w.-]*[\w-][./\\_=*]\"?\w[\w./\\*=-]*", r"\{[^}]*\}", r"'\w+'",  # paths, dotted names, dictionaries
@@ -40,7 +41,7 @@ class Catalogue:
                 self.exact[context, _one_line(english)] = text
         # the one with the most words of its own comes first
         self.patterns = [entry for _, *entry in sorted(patterns, key=lambda entry: -entry[0])]
-        self.whole = lru_cache(maxsize=None)(self._whole)
+        self.whole = cache(self._whole)
 
     def _whole(self, text: str, context: str | None = None) -> str | None:
         """The translation of exactly this text; None where there is none. No place reaches over the end of a line."""
@@ -50,8 +51,8 @@ class Catalogue:
                 return self.exact[ours, line]
             for theirs, pattern, translation in self.patterns:
                 if theirs == ours and (found := pattern.fullmatch(text)):
-                    return PLACE.sub(lambda place, found=found: self._part(place[1], found[place[1]], context),
-                                     translation)
+                    parts = {place: self._part(place, part, context) for place, part in found.groupdict().items()}
+                    return PLACE.sub(lambda place, parts=parts: parts[place[1]], translation)  # type: ignore[misc]
         return None
 
     def _part(self, place, text, context):
@@ -115,7 +116,7 @@ def _joined(sentences):
     return text
 
 
-@lru_cache(maxsize=None)
+@cache
 def catalogue(language: str) -> Catalogue:
     """The catalogue of a language such as "zh_CN". Raises `FileNotFoundError` where the book has no such edition."""
     from babel.messages.pofile import read_po
@@ -125,7 +126,7 @@ def catalogue(language: str) -> Catalogue:
                                 + ", ".join(sorted(folder.parent.parent.name for folder in
                                                    (project_root() / "locale").glob("*/LC_MESSAGES/outputs.po"))))
     with path.open("rb") as file:
-        return Catalogue((entry.context, entry.id, entry.string) for entry in read_po(file)
+        return Catalogue((entry.context, str(entry.id), str(entry.string)) for entry in read_po(file)
                          if entry.id and entry.string and not entry.fuzzy)
 
 
@@ -133,11 +134,12 @@ def _folder(language):
     return project_root() / "locale" / language / "LC_MESSAGES"
 
 
-@lru_cache(maxsize=None)
+@cache
 def kept(language: str) -> re.Pattern[str]:
     """What stays in English in an edition: one expression a line of kept.txt, a comment behind `#`."""
     lines = (_folder(language) / "kept.txt").read_text(encoding="utf-8").splitlines()
-    return re.compile("|".join(rf"(?<!\w)(?:{part})(?!\w)" for line in lines if (part := line.partition("#")[0].strip())))
+    parts = filter(None, (line.partition("#")[0].strip() for line in lines))
+    return re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)")
 
 
 def foreign(text: str, language: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The Chinese letters of the drawings: a part of Noto Sans CJK SC that comes with the book, so that no machine lacks it.
+"""The Chinese letters of drawings: a part of Noto Sans CJK SC that comes with the book, so that no machine lacks it.
 
 It holds the 3755 usual characters (level 1 of GB 2312), for names of classes too, and all of the catalogue of outputs.
 `python -m asymmbook font` cuts it anew out of Debian's package fonts-noto-cjk.
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).with_name("fonts")  # with its licence
 WEIGHTS = ("Regular", "Bold")
 SOURCE = "/usr/share/fonts/opentype/noto/NotoSansCJK-{weight}.ttc"
 FACE = "Noto Sans CJK SC"
-PUNCTUATION = "，。：；！？（）《》、“”‘’—…·～￥"
+PUNCTUATION = "，。：；（）《》、“”—…·\uff1f\uff01\uff5e\u2018\u2019"
 
 
 def files() -> list[Path]:
@@ -31,7 +31,7 @@ def characters() -> set[str]:
 
 
 def write() -> list[Path]:
-    """Cut the font; return its files. Raises `FileNotFoundError` with what to install where the whole one is missing."""
+    """Cut the font; return its files. Raises `FileNotFoundError` with what to install where there is no whole one."""
     from fontTools.subset import Options, Subsetter
     from fontTools.ttLib import TTCollection
     written = []

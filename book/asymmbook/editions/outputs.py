@@ -17,7 +17,7 @@ TWINS = "editions"  # key in the metadata of an output: {language: {MIME type of
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 COLUMNS = 79  # that a page shows at its usual width
 LINES = 6  # over which a printed sentence may run
-LEAD = re.compile(r"\s*(?:(?:[-*] |#+ |\d+\. )\s*)?")
+LEAD = re.compile(r"(\s*(?:(?:[-*] |#+ |\d+\. )\s*)?)(.*)")
 CELL = re.compile(r"(<(?:th|td|caption)\b[^>]*>)([^<>]+)(?=</)")
 FENCE = re.compile(r"(\s*(?::{3,}|`{3,})(?:\{[\w-]+\})?\s*)(.*)")
 
@@ -29,14 +29,20 @@ def printed(text: str, words: Catalogue) -> str:
     lines, said = text.split("\n"), []
     while lines:
         for end in range(min(LINES, len(lines)), 0, -1):
-            lead = LEAD.match(lines[0])[0]
-            body = "\n".join([lines[0][len(lead):], *lines[1:end]])
+            lead, first = _lead(lines[0])
+            body = "\n".join([first, *lines[1:end]])
             known = words.whole(body) if re.search("[A-Za-z]", body) else None
             if known is not None:
                 break
-        said.append(_fit(lead + (words.say(lines[0][len(lead):]) if known is None else known), lines[0]))
+        said.append(_fit(lead + (words.say(first) if known is None else known), lines[0]))
         del lines[:end]
     return "\n".join(said)
+
+
+def _lead(line):
+    """What stands before a text, such as the mark of a list, and the text."""
+    found = LEAD.fullmatch(line)
+    return found.groups() if found else ("", line)
 
 
 def _fit(line, before):
@@ -73,17 +79,17 @@ def _markdown(text, say):
         elif lines[0].startswith("|"):
             yield "|".join(f" {say(cell.strip())} " if cell.strip() else cell for cell in lines[0].split("|"))
         else:
-            lead = LEAD.match(lines[0])[0]
-            body = " ".join([lines[0][len(lead):], *map(str.strip, lines[1:])])
+            lead, first = _lead(lines[0])
+            body = " ".join([first, *map(str.strip, lines[1:])])
             yield lead + say(body) if body.strip() else lines[0]
 
 
-def _blocks(text) -> Iterator[list[str]]:
+def _blocks(text: str) -> Iterator[list[str]]:
     """The lines of a text that belong together: an item, a paragraph, a row of a table, an empty line."""
     block: list[str] = []
     for line in text.split("\n"):
         alone = not line.strip() or line.startswith("|") or FENCE.fullmatch(line)
-        if block and (alone or LEAD.match(line)[0].strip()):
+        if block and (alone or _lead(line)[0].strip()):
             yield block
             block = []
         block.append(line)

@@ -5,7 +5,7 @@ where readers of Jupyter never meet it and the other edition finds it (`asymmboo
 """
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,16 +26,16 @@ WORD = re.compile("[A-Za-z]{2}")
 class _Spoken(Formatter):
     """An axis' formatter, whose labels are put into other words."""
 
-    def __init__(self, formatter, say):
+    def __init__(self, formatter: Formatter, say: Callable[[str], str]) -> None:
         self.formatter, self.say = formatter, say
 
-    def __call__(self, x, pos=None):
+    def __call__(self, x: float, pos: int | None = None) -> str:
         return self.say(self.formatter(x, pos))
 
     def format_ticks(self, values):
         return [self.say(label) for label in self.formatter.format_ticks(values)]
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.formatter, name)
 
 

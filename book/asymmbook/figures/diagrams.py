@@ -307,8 +307,8 @@ IMAGES: dict[str, tuple[Callable[..., Figure], dict[str, str]]] = {
 def write_images(folder: Path | str | None = None, language: str = "zh_CN") -> list[Path]:
     """Store the drawings of the pages as SVG in a folder (default: `book/images/`), the same bytes each time.
 
-    Each is stored twice, as `costs.svg` and with the words of the other edition as `costs.zh_CN.svg`, where Sphinx finds
-    it. Returns their paths.
+    Each is stored twice, such as `costs.svg`, and with the other edition's words `costs.zh_CN.svg`, where Sphinx looks.
+    Returns their paths.
 
     Letters are stored as shapes, so that no font is needed; comments in the file repeat the text.
     """

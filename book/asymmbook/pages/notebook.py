@@ -50,7 +50,7 @@ def start(seed: int = 0) -> pd.DataFrame:
     from asymmbook.figures.style import use_style
     use_style()
     if languages := os.environ.get("ASYMMBOOK_EDITIONS", "").split():
-        from IPython import get_ipython
+        from IPython.core.getipython import get_ipython
 
         from asymmbook.editions.twins import emit
         emit(get_ipython(), languages)

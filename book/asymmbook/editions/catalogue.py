@@ -16,7 +16,7 @@ __all__ = ["FIGURE", "Catalogue", "catalogue", "foreign", "kept"]
 
 FIGURE = "figure"  # context of what stands in a drawing
 PLACE = re.compile(r"\{([nwx]\d*)\}")
-NUMBER = r"[-+±\u2212\u2013]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?: [kMG]\b)?"
+NUMBER = r"[-+±\u2212\u2013]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?%?(?: [kMG]\b)?"
 KINDS = {"n": NUMBER, "w": r"[^,\n]+?", "x": ".+?"}
 SENTENCE_END = re.compile(r"(?<=[.!?:;*])\s+")
 LIST = re.compile(r", | and ")
@@ -57,7 +57,7 @@ class Catalogue:
 
     def _part(self, place, text, context):
         """What stands in a place: numbers as they are; a name or a list of names as this catalogue has them."""
-        if place.startswith("n"):
+        if place.startswith("n") or not re.search("[A-Za-z]", text):
             return text
         if (said := self.whole(text, context)) is not None:
             return said

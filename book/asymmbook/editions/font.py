@@ -3,9 +3,10 @@
 It holds the 3755 usual characters (level 1 of GB 2312), for names of classes too, and all of the catalogue of outputs.
 `python -m asymmbook font` cuts it anew out of Debian's package fonts-noto-cjk.
 """
+from functools import cache
 from pathlib import Path
 
-__all__ = ["FAMILY", "characters", "files", "write"]
+__all__ = ["FAMILY", "characters", "files", "register", "write"]
 
 FAMILY = "AsymmBook Sans SC"  # a name of its own: an installed Noto is another font
 FOLDER = Path(__file__).with_name("fonts")  # with its licence
@@ -18,6 +19,14 @@ PUNCTUATION = "，。：；（）《》、“”—…·\uff1f\uff01\uff5e\u2018
 def files() -> list[Path]:
     """The files of the font that are here."""
     return [path for weight in WEIGHTS if (path := FOLDER / f"AsymmBookSansSC-{weight}.otf").is_file()]
+
+
+@cache
+def register() -> None:
+    """Let matplotlib find the font."""
+    from matplotlib import font_manager
+    for path in files():
+        font_manager.fontManager.addfont(path)
 
 
 def characters() -> set[str]:

@@ -31,7 +31,7 @@ def printed(text: str, words: Catalogue) -> str:
         for end in range(min(LINES, len(lines)), 0, -1):
             lead, first = _lead(lines[0])
             body = "\n".join([first, *lines[1:end]])
-            known = words.whole(body) if re.search("[A-Za-z]", body) else None
+            known = words.whole(body) if re.search("[A-Za-z]", body) and lines[end - 1].strip() else None
             if known is not None:
                 break
         said.append(_fit(lead + (words.say(first) if known is None else known), lines[0]))

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import Formatter
 
 from asymmbook.editions.catalogue import Catalogue, catalogue
-from asymmbook.editions.font import FAMILY
+from asymmbook.editions.font import FAMILY, register
 from asymmbook.editions.outputs import PICTURES, TWINS
 
 __all__ = ["emit", "spoken"]
@@ -52,10 +53,13 @@ def spoken(figure: Figure, words: Catalogue) -> Iterator[dict[str, str]]:
             said[text] = words.drawn(text)
         return said.get(text, text)
 
+    register()
+    usual = mpl.rcParams["font.family"]  # of the labels that ticks get when they are drawn
     before = [(text, text.get_text(), text.get_fontfamily()) for text in figure.findobj(Text)]
     places = [ticker for axis in figure.findobj(Axis) for ticker in (axis.major, axis.minor)]
     formatters = [ticker.formatter for ticker in places]
     try:
+        mpl.rcParams["font.family"] = [*usual, *({FAMILY} - set(usual))]
         for text, english, families in before:
             text.set_text(say(english))
             text.set_fontfamily([*families, *({FAMILY} - set(families))])
@@ -63,6 +67,7 @@ def spoken(figure: Figure, words: Catalogue) -> Iterator[dict[str, str]]:
             ticker.formatter = _Spoken(formatter, say)
         yield said
     finally:
+        mpl.rcParams["font.family"] = usual
         for text, english, families in before:
             text.set_text(english)
             text.set_fontfamily(families)

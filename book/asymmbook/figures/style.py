@@ -34,8 +34,7 @@ CYCLE = ("blue", "orange", "green", "vermilion", "purple", "sky", "black", "grey
 # For Chinese letters: the book's own font, and for rare ones what the machine may have
 FALLBACK_FONTS = (font.FAMILY, "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC",
                   "Microsoft YaHei", "SimHei")
-for file in font.files():
-    font_manager.fontManager.addfont(file)
+font.register()
 
 
 def _families(installed):

@@ -16,9 +16,8 @@ from sphinx import addnodes
 from sphinx.util.docutils import SphinxRole
 
 import asymmlib
-from asymmbook.pages.tables import NUMBER
 
-__all__ = ["Name", "constant", "is_fixed", "setup"]
+__all__ = ["Name", "constant", "is_docstring", "setup"]
 
 # roots of names that have their pages elsewhere
 FOREIGN = ("paddle", "numpy", "pandas", "PIL", "argparse", "collections", "contextlib", "ctypes", "pathlib", "re", "types",
@@ -52,24 +51,14 @@ class Name(SphinxRole):
         return [reference], []
 
 
-def is_fixed(node: nodes.Element) -> bool:
-    """Whether a text is the same in every language: a docstring, or a number or code in a table that a cell made."""
-    if "docstring of" in (node.source or ""):
-        return True
-    words = "".join(text for text in node.findall(nodes.Text) if not isinstance(text.parent, nodes.literal))
-    return (isinstance(node.parent, nodes.entry) and bool(NUMBER.fullmatch(words) or not re.search(r"[^\W\d_]", words))
-            and any("cell_output" in parent.get("classes", ()) for parent in _above(node)))
-
-
-def _above(node):
-    while (node := node.parent) is not None:
-        yield node
+def is_docstring(node: nodes.Element) -> bool:
+    """Whether a text comes out of the code, and so is the same in every language."""
+    return "docstring of" in (node.source or "")
 
 
 def _keep(app, doctree):
-    for node in doctree.findall(nodes.TextElement):
-        if is_fixed(node):
-            node["translatable"] = False
+    for node in filter(is_docstring, doctree.findall(nodes.TextElement)):
+        node["translatable"] = False
 
 
 def _skip(app, what, name, member, skip, options):

@@ -5,7 +5,7 @@
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
 // 12, -3.5, 1e-05, 4,816, 97 %, < 0.001, 20.7 M, 70.8 ± 1.4, 65.9–75.2: as NUMBER in asymmbook/pages/tables.py
-const NUMBER = /^([<>≤≥]=? ?)?[-+−]?\d[\d.,]*(e[-+]?\d+)?( ?[%kMG×])?( ?[±–] ?[\d.,]+)?$/;
+const NUMBER = /^([<>≤≥]=? ?)?[-+]?\d[\d.,]*(e[-+]?\d+)?( ?[%kMG×])?( ?[±–] ?[\d.,]+)?$/;
 
 // Numbers stand right-aligned under their headings; columns are counted from the right, as an index may span rows
 function alignNumbers(table) {

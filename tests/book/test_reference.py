@@ -46,7 +46,8 @@ def test_docstrings_are_no_text_to_translate(source, fixed):
     assert sphinx_api.is_docstring(node) == fixed
 
 
-@pytest.mark.parametrize("text", ["12", "-3.5", "4,816", "97 %", "< 0.001", "20.7 M", "70.8 ± 1.4", "65.9–75.2", "≥ 7.0"])
+@pytest.mark.parametrize("text", ["12", "-3.5", "4,816", "97 %", "< 0.001", "20.7 M", "70.8 ± 1.4", "65.9–75.2",
+                                  "≥ 7.0"])
 def test_numbers(text):
     assert NUMBER.fullmatch(text) and not NUMBER.fullmatch(f"{text} of them")
 

@@ -99,7 +99,7 @@ def test_everything_is_translated(page, catalogue, translated):
 
 
 def test_what_stays_english_is_told(page, catalogue):
-    """Docstrings are no text to translate: a page of them says so, in Chinese, and has nothing else but its own text."""
+    """Docstrings are no text to translate: a page of them says so, in Chinese, and has its own text and no other."""
     if FIXED.match(page):
         source = " ".join((ROOT / f"{page}.md").read_text(encoding="utf-8").split())
         assert all(" ".join(entry.id.split()) in source for entry in catalogue)

@@ -25,7 +25,8 @@ from asymmlib.complexity import formula
 
 SITE = project_root() / "_build" / "html"
 HERE = Path(__file__).parent
-PAGES = sorted(path.relative_to(SITE).as_posix() for edition in ("", "zh/") for folder in ("book", "book/api", "notebooks")
+FOLDERS = ("book", "book/api", "notebooks")
+PAGES = sorted(path.relative_to(SITE).as_posix() for edition in ("", "zh") for folder in FOLDERS
                for path in (SITE / edition / folder).glob("*.html"))
 WAYS = {"light": "http", "dark": "file"}
 WIDTHS = (1400, 390)
@@ -38,28 +39,32 @@ UNSET_FORMULAS = """[...document.querySelectorAll('.bd-article .math')].filter(e
 # the beginnings of code, or of what it printed, that is wider than its box
 CUT_OFF = """[...document.querySelectorAll('.bd-article pre')]
   .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80))"""
-# whatever in the text is wider than its box, so that a reader would have to push it to and fro; what is folded is opened
+# whatever in the text is wider than its box, so that a reader would have to push it; what is folded is opened
 CLIPPED = """(() => {
   const folded = [...document.querySelectorAll('.bd-article details:not([open])')];
   for (const box of folded) box.open = true;
   const wide = [...document.querySelectorAll('.bd-article *')].filter(e => e.clientWidth > 1
     && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible');
-  const found = wide.map(e => `${e.tagName} ${e.scrollWidth} of ${e.clientWidth}: ${e.textContent.trim().slice(0, 80)}`);
+  const found = wide.map(e =>
+    `${e.tagName} ${e.scrollWidth} of ${e.clientWidth}: ${e.textContent.trim().slice(0, 80)}`);
   for (const box of folded) box.open = false;
   return found;
 })()"""
 # the texts of what cells have put out, and of the cells of their tables
 OUTPUTS = "[...document.querySelectorAll('.bd-article .cell_output')].map(e => e.textContent)"
-TABLE_CELLS = """[...document.querySelectorAll('.bd-article .cell_output :is(th, td)')].filter(e => !e.querySelector('code'))
-  .map(e => e.textContent.trim())"""
+TABLE_CELLS = """[...document.querySelectorAll('.bd-article .cell_output :is(th, td)')]
+  .filter(e => !e.querySelector('code')).map(e => e.textContent.trim())"""
 # numbers in tables, and the headings above them, that do not stand to the right: column by column, from the right
 ASKEW = """[...document.querySelectorAll('.bd-article table')].flatMap(table => {
   const rows = [...table.rows].map(row => [...row.cells].reverse()), found = [];
   for (let k = 0; k < Math.max(0, ...rows.map(row => row.length)); k++) {
-    const cells = rows.map(row => row[k]).filter(cell => cell && cell.colSpan === 1 && cell.textContent.trim());
+    const cells = rows.map(row => row[k])
+      .filter(cell => cell && cell.colSpan === 1 && cell.textContent.trim());
     const body = cells.filter(cell => cell.closest('tbody'));
-    if (!body.length || !body.every(cell => /^[-+]?[0-9][0-9.,]*$/.test(cell.textContent.trim()))) continue;
-    found.push(...cells.filter(cell => getComputedStyle(cell).textAlign !== 'right').map(cell => cell.textContent.trim()));
+    if (!body.length || !body.every(cell => /^[-+]?[0-9][0-9.,]*$/.test(cell.textContent.trim())))
+      continue;
+    found.push(...cells.filter(cell => getComputedStyle(cell).textAlign !== 'right')
+      .map(cell => cell.textContent.trim()));
   }
   return found;
 })"""
@@ -112,7 +117,8 @@ SEARCH_ICON = """(() => {
 })()"""
 
 
-FOR_NO_READER = (r"No ccache found|site-packages|\bWarning:|\b\w+Warning: |\d:\d\d:\d\d left|OMP_NUM_THREADS (?:is )?set to"
+FOR_NO_READER = (r"No ccache found|site-packages|\bWarning:|\b\w+Warning: |\d:\d\d:\d\d left"
+                 r"|OMP_NUM_THREADS (?:is )?set to"
                  r"|(?<![\w.~/-])/(?:root|work|tmp|Users|var/folders|home/(?!aistudio\b))[\w./-]*")
 
 
@@ -270,8 +276,8 @@ def test_outputs_are_for_readers(visit):
 
 
 def test_the_rule_for_outputs():
-    for text in ("No ccache found. Please", "in /root/x", "0:00:03 left", "OMP_NUM_THREADS set to 2", "x.py:7: UserWarning: y",
-                 "/usr/lib/python3/site-packages/paddle"):
+    for text in ("No ccache found. Please", "in /root/x", "0:00:03 left", "OMP_NUM_THREADS set to 2",
+                 "x.py:7: UserWarning: y", "/usr/lib/python3/site-packages/paddle"):
         assert re.search(FOR_NO_READER, text), text
     for text in ("768 pictures", "32/64", "/home/aistudio/data", "OMP_NUM_THREADS"):
         assert not re.search(FOR_NO_READER, text), text

@@ -116,8 +116,8 @@ def comparison(folder: Path | None = None) -> str:
     front = table["name"][findings.on_front(table["macs"], mean)]
     text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),
                              level=100 * (1 - LEVEL))
-    return (f"{text}\n{markdown_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that no "
-            f"recorded network is both better and cheaper: {', '.join(front)}."
+    return (f"{text}\n{markdown_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that "
+            f"no recorded network is both better and cheaper: {', '.join(front)}."
             + _kernels(folder, "stock"))
 
 
@@ -176,8 +176,8 @@ def hardest(folder: Path | None = None) -> str:
     shown = table[table["wrong"] > 0].head(SHOWN).rename(columns={"name": "picture", "seen_as": "seen as"})
     never = (table["wrong"] == table["runs"]).sum()
     text = HARD.format(runs=table["runs"][0])
-    return (f"{text}\n{markdown_table(shown.drop(columns='class'))}\n\nAll runs are wrong on {never} of {len(table)} pictures, "
-            f"and all are right on {(table['wrong'] == 0).sum()}.")
+    return (f"{text}\n{markdown_table(shown.drop(columns='class'))}\n\nAll runs are wrong on {never} of {len(table)} "
+            f"pictures, and all are right on {(table['wrong'] == 0).sum()}.")
 
 
 def limits(folder: Path | None = None) -> str:

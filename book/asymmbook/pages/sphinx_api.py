@@ -20,8 +20,8 @@ import asymmlib
 __all__ = ["Name", "constant", "is_docstring", "setup"]
 
 # roots of names that have their pages elsewhere
-FOREIGN = ("paddle", "numpy", "pandas", "PIL", "argparse", "collections", "contextlib", "ctypes", "pathlib", "re", "types",
-           "typing", "zipfile")
+FOREIGN = ("paddle", "numpy", "pandas", "PIL", "argparse", "collections", "contextlib", "ctypes", "pathlib", "re",
+           "types", "typing", "zipfile")
 # types that stand in signatures and have no entry: variables of ours, aliases of Paddle's
 PRIVATE = ("asymmlib.fast.Model", "asymmlib.data.packing.Source", "ParamAttrLike", "DataLayoutND")
 SETTINGS = {

@@ -1,7 +1,7 @@
 """Tables and sentences of pages as Markdown, so that all look alike and their words are translated.
 
 Numbers stand right-aligned under their headings, words to the left. Notebooks show DataFrames, which the site's style
-and `book/static/tables.js` align in the same way.
+and `book/static/book.js` align in the same way.
 """
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ import pandas as pd
 __all__ = ["NUMBER", "bullets", "markdown_table", "with_total"]
 
 # 12, -3.5, 4,816, 97 %, < 0.001, 20.7 M, 70.8 ± 1.4, 65.9–75.2
-NUMBER = re.compile(r"(?:[<>≤≥]=? ?)?[-+−]?\d[\d.,]*(?: ?[%kMG×])?(?: ?[±–] ?[\d.,]+)?")
+NUMBER = re.compile(r"(?:[<>≤≥]=? ?)?[-+]?\d[\d.,]*(?: ?[%kMG×])?(?: ?[±–] ?[\d.,]+)?")
 
 
 def markdown_table(frame: pd.DataFrame, formats: Mapping[str, Callable[..., str]] | None = None) -> str:

@@ -40,7 +40,7 @@ def markdown(path):
     return FENCE.sub(lambda match: "" if match[2] in NO_PROSE else match[0], text)
 
 
-NO_PROSE = ("code-cell", "eval-rst", "literalinclude", "python", "raw", "shell", "")
+NO_PROSE = ("code-cell", "eval-rst", "ipython3", "literalinclude", "python", "raw", "shell", "")
 
 
 def code_lines(text):

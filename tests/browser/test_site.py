@@ -67,7 +67,8 @@ QUERIES = {"": {
     "learning rate": "notebooks/03", "callback": "notebooks/03", "Bottleneck": "notebooks/04",
     "squeeze and excitation": "notebooks/04", "mcnemar": "notebooks/05", "FLOPs": "notebooks/06",
     "asymmetry rate": "notebooks/07", "im2col": "notebooks/08", "quantization": "notebooks/09", "onnx": "notebooks/09",
-    "grad-cam": "notebooks/10", "webcam": "book/live", "benchmark": "book/speed", "twelve flaws": "book/critical-reading",
+    "grad-cam": "notebooks/10", "webcam": "book/live", "benchmark": "book/speed",
+    "twelve flaws": "book/critical-reading",
     "checkpoint": "book/trust", "multi-gpu": "book/scale-out", "glossary": "book/notation", "width": "book/explorer"},
     "zh/": {
     "怎么运行": "book/how-to-run", "显卡": "book/how-to-run", "安装": "book/how-to-run", "过拟合": "notebooks/05",

@@ -1,7 +1,7 @@
 """A Sphinx extension for the book's pages: a description for each, and no script that would fetch code from elsewhere.
 
-The words of the Chinese search are cut by jieba, whose cache stays with the build: see `keep_words_private`. The words by
-which a page is found first are those of `book/keywords.csv`: see `add_keywords`.
+The words of the Chinese search are cut by jieba, whose cache stays with the build: see `keep_words_private`. The words
+by which a page is found first are those of `book/keywords.csv`: see `add_keywords`.
 
 Named in `_config.yml`. Jupyter Book loads `sphinx_thebe` in any case, which writes the address of a remote script into
 every page, twice, and thereby an error into the browser's console; the book has no use for it.

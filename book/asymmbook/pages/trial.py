@@ -13,7 +13,7 @@ from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, plan
 from asymmbook.evidence.tuning import NETWORKS, tuning
 from asymmbook.evidence.verdicts import LABELS, families, verdicts
 from asymmbook.figures.style import thousands
-from asymmbook.pages.results import NONE, _percent, _table
+from asymmbook.pages.results import _percent, _table
 from asymmlib.models import create_model, describe_treatment, treat
 
 __all__ = ["answers", "networks", "scale_sentences", "settings", "state", "treatment"]
@@ -87,11 +87,13 @@ def settings(folder: Path | None = None) -> str:
 
 
 def networks(recipe: str = "64px", folder: Path | None = None) -> str:
-    """Group a's accuracies, a row a network with all its runs so far: means over runs, and their least and largest."""
-    runs = records.read_runs(folder)
-    runs = runs[(runs["group"] == "a") & (runs["recipe"] == recipe)] if len(runs) else runs
-    if runs.empty:
-        return NONE
+    """Group a's accuracies, a row a network, once all light ones are done: means over runs, their least and largest."""
+    runs, names = records.read_runs(folder), {run.name for run in plan(_scores(folder)) if run.group == "a"
+                                              and run.recipe.name == recipe and run.network in LIGHT}
+    done = set(runs["run"]) & names
+    if len(done) < len(names):
+        return f"Open: {len(done)} of {len(names)} runs are recorded."
+    runs = runs[(runs["group"] == "a") & (runs["recipe"] == recipe)]
     rows = [{"network": LABELS[name], "runs": len(mine), "top-1": _percent(mine["top1"].mean()),
              "least to largest": f"{_percent(mine['top1'].min())} to {_percent(mine['top1'].max())}",
              "mean over classes": _percent(mine["per_class_top1"].mean()),

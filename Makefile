@@ -24,6 +24,12 @@ PYTEST := -m pytest -q --timeout=600 --timeout-method=thread
 # two processes of one thread each do more than one of two threads; who is done takes tests over from the other
 PAIR := $(PYTEST) -n 2 --dist worksteal
 NBMAKE := -m pytest --nbmake --nbmake-timeout=900 notebooks/
+# Figures are drawn for every edition in the one execution; other outputs are text, translated when an edition is built.
+EDITIONS := ASYMMBOOK_EDITIONS=zh_CN
+# The notebooks are stored by one run, which each of them names, and with runs of its own: none from before is loaded
+STORED_RUNS := $(CURDIR)/_build/stored-runs
+STORE = $(EDITIONS) ASYMMLIB_DATA=sample ASYMMLIB_RECIPE=quick ASYMMLIB_RUNS=$(STORED_RUNS) \
+  ASYMMBOOK_RUN=$$(git describe --always --dirty --exclude='*')-$$(date -u +%Y%m%dT%H%M%SZ)
 # no times and no versions of one run in stored notebooks
 CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
@@ -90,7 +96,7 @@ executed: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	rm -rf $(EXECUTED) && mkdir -p $(EXECUTED)  # jcache asks before it makes a folder
 	$(JCACHE) notebook add --reader myst_nb_md $(wildcard book/*.md)
-	$(JCACHE) project execute --executor local-parallel --timeout 900
+	$(EDITIONS) $(JCACHE) project execute --executor local-parallel --timeout 900
 
 english: $(READY) $(BROWSER)
 	$(RUN) locale/edition.py en
@@ -118,7 +124,8 @@ wheel aistudio: $(READY)
 
 # Execute the notebooks on the drawn pictures and store what they show: no other pictures go into the repository.
 notebooks: $(READY)
-	ASYMMLIB_DATA=sample ASYMMLIB_RECIPE=quick $(RUN) $(NBMAKE) --overwrite
+	rm -rf $(STORED_RUNS)
+	$(STORE) $(RUN) $(NBMAKE) --overwrite
 	$(RUN) -m nbconvert --to notebook --inplace --log-level ERROR $(BARE) notebooks/*.ipynb
 
 # Every fault and every damaged file that book/trust.md counts; `test` does a small part of them.
@@ -143,7 +150,7 @@ figures: $(READY)
 
 # VisualDL in Chromium with the runs of notebook 3, which must have been executed: book/images/visualdl.png
 visualdl: $(READY)
-	$(RUN) -m asymmbook visualdl
+	$(if $(wildcard $(STORED_RUNS)),ASYMMLIB_RUNS=$(STORED_RUNS)) $(RUN) -m asymmbook visualdl
 
 serve:
 	$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

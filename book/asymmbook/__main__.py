@@ -80,6 +80,23 @@ def _visualdl(options):
     print(photograph())
 
 
+def _font(options):
+    """Cut the font of the Chinese drawings anew, after new characters in the catalogue of outputs."""
+    from asymmbook.editions.font import write
+    for path in write():
+        print(f"{path}: {path.stat().st_size} bytes")
+
+
+def _untranslated(options):
+    """Print what stored notebooks and executed pages put out that has no Chinese words yet; exit status 0.
+
+    Pages are those of the last `make executed`.
+    """
+    from asymmbook.editions.coverage import untranslated
+    for place, text, words in untranslated("zh_CN"):
+        print(place, ", ".join(words), text, sep="\n    ")
+
+
 def _no_options(command):
     pass
 
@@ -91,6 +108,8 @@ COMMANDS = {
     "release": (_no_options, _release),
     "draw": (_no_options, _draw),
     "visualdl": (_no_options, _visualdl),
+    "font": (_no_options, _font),
+    "untranslated": (_no_options, _untranslated),
 }
 
 PROMISES = {"experiments": "the same command goes on where it was"}  # when a signal ends them

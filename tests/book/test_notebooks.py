@@ -14,7 +14,7 @@ OPENER = (r"\*\*[^*]*able to", r"\*\*(You need|Before)", r"\*\*Time")
 MAX_OPENER_LINES = 10
 # Sections that held this before; a page that is not rewritten yet has them all
 OLD_OPENER = ("What you will build", "Before you start", "Time and hardware", "Imports")
-MAX_BYTES = 300_000
+MAX_BYTES = 600_000  # drawings with words are stored twice, once a language
 MAX_CELL_LINES = 40
 # /home/aistudio is the same on every machine of AI Studio
 ABSOLUTE = re.compile(r"(?<![\w.~/-])/(?:root|work|tmp|Users|var/folders|home/(?!aistudio\b))[\w./-]*"

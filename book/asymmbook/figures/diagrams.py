@@ -15,6 +15,8 @@ from matplotlib.patches import FancyBboxPatch, Polygon
 from matplotlib.ticker import EngFormatter
 
 from asymmbook.checkout import project_root
+from asymmbook.editions.catalogue import catalogue
+from asymmbook.editions.twins import spoken
 from asymmbook.figures.style import (
     COLOURS,
     WIDTH,
@@ -302,18 +304,23 @@ IMAGES: dict[str, tuple[Callable[..., Figure], dict[str, str]]] = {
     "pipeline.svg": (draw_pipeline, {})}
 
 
-def write_images(folder: Path | str | None = None) -> list[Path]:
+def write_images(folder: Path | str | None = None, language: str = "zh_CN") -> list[Path]:
     """Store the drawings of the pages as SVG in a folder (default: `book/images/`), the same bytes each time.
 
+    Each is stored twice, such as `costs.svg`, and with the other edition's words `costs.zh_CN.svg`, where Sphinx looks.
     Returns their paths.
 
     Letters are stored as shapes, so that no font is needed; comments in the file repeat the text.
     """
     folder = Path(folder) if folder else project_root() / "book" / "images"
     folder.mkdir(parents=True, exist_ok=True)
+    written = []
     with in_style():
         for name, (draw, settings) in IMAGES.items():
-            figure = draw(**settings)
-            figure.savefig(folder / name, metadata={"Date": None, "Title": draw.__name__})
+            figure, about = draw(**settings), {"Date": None, "Title": draw.__name__}
+            written += [folder / name, (folder / name).with_suffix(f".{language}.svg")]
+            figure.savefig(written[-2], metadata=about)
+            with spoken(figure, catalogue(language)):
+                figure.savefig(written[-1], metadata=about)
             plt.close(figure)
-    return [folder / name for name in IMAGES]
+    return written

@@ -13,6 +13,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Patch, Polygon, Rectangle
 
+from asymmbook.editions import font
+
 __all__ = ["COLOURS", "MODEL_COLOURS", "STYLE", "WIDTH", "arrow", "bar", "blank_axes", "colour_key", "colour_of",
            "in_style", "ink_on", "thousands", "tint", "trapezoid", "use_style"]
 
@@ -29,9 +31,10 @@ MODEL_COLOURS = {"asymmnetlarge": "blue", "asymmnetsmall": "sky", "resnet50": "v
                  "mobilenetv2": "green", "mobilenetv3large": "orange", "asymmnetlarger0": "black",
                  "asymmnetlarger1": "blue", "asymmnetlarger2": "grey", "asymmnetsmallr1": "sky"}
 CYCLE = ("blue", "orange", "green", "vermilion", "purple", "sky", "black", "grey")
-# For class names in Chinese, where the machine has one of them
-FALLBACK_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei",
-                  "SimHei")
+# For Chinese letters: the book's own font, and for rare ones what the machine may have
+FALLBACK_FONTS = (font.FAMILY, "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC",
+                  "Microsoft YaHei", "SimHei")
+font.register()
 
 
 def _families(installed):

@@ -19,17 +19,41 @@ from asymmlib.base.folders import data_choice
 from asymmlib.base.startup import load_paddle
 from asymmlib.recipes import get_recipe
 
-__all__ = ["settled", "small_figures", "start"]
+__all__ = ["Settings", "run_of", "settled", "small_figures", "start"]
 
 LEFT = re.compile(r"\s+\d+:\d\d:\d\d left")  # at the end of a line of asymmlib.callbacks.Progress
 COLUMNS = 79  # that a page shows at its usual width
+RUN = "asymmbook"  # key in the metadata of the first cell's output: the run that stored the notebook
+
+
+class Settings(pd.DataFrame):
+    """The table of `start`; its output also names the run of all notebooks that it belongs to, where there is one."""
+
+    def _repr_mimebundle_(self, **choice: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        run = os.environ.get("ASYMMBOOK_RUN")
+        return {}, {RUN: {"run": run}} if run else {}
+
+
+def run_of(notebook: dict[str, Any]) -> list[str]:
+    """The runs that a stored notebook's outputs name; one, where `make notebooks` has stored it."""
+    found = (output.get("metadata", {}).get(RUN, {}).get("run") for cell in notebook["cells"]
+             for output in cell.get("outputs", ()))
+    return [run for run in found if run]
 
 
 def start(seed: int = 0) -> pd.DataFrame:
-    """Seed Python, NumPy and Paddle, set the figure style, and return a table of versions, device, data and recipe."""
+    """Seed Python, NumPy and Paddle, set the figure style, and return a table of versions, device, data and recipe.
+
+    With `ASYMMBOOK_EDITIONS=zh_CN`, as `make` sets it, figures are also put out in that language, for its edition.
+    """
     paddle = load_paddle()
     from asymmbook.figures.style import use_style
     use_style()
+    if languages := os.environ.get("ASYMMBOOK_EDITIONS", "").split():
+        from IPython.core.getipython import get_ipython
+
+        from asymmbook.editions.twins import emit
+        emit(get_ipython(), languages)
     random.seed(seed)
     np.random.seed(seed)
     paddle.seed(seed)
@@ -37,7 +61,7 @@ def start(seed: int = 0) -> pd.DataFrame:
              "device": paddle.device.get_device(), "cores": os.cpu_count(),
              "threads": os.environ.get("OMP_NUM_THREADS", "not set"), "data": data_choice(),
              "recipe": get_recipe().name, "seed": seed}
-    return pd.DataFrame({"value": facts})
+    return Settings({"value": facts})
 
 
 def small_figures(shell: Any, colours: int = 64, dpi: int = 110) -> None:

@@ -93,6 +93,8 @@ def _words(file):
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx; called by it."""
+    from asymmbook.editions.render import CodeComments  # needs MyST-NB, which only a build has
+    app.add_transform(CodeComments)
     app.connect("builder-inited", keep_words_private)
     app.connect("doctree-read", add_keywords)
     app.connect("html-page-context", _finish_page, priority=900)

@@ -1,0 +1,1 @@
+"""What notebooks and pages put out, in the other languages of the book: words, tables, drawings."""

@@ -1,11 +1,9 @@
 """A trained network as files that run without this library: `export(network, folder, image_size)`.
 
-| file | what it is | read by |
-|---|---|---|
-| inference.json (Paddle 2: .pdmodel), inference.pdiparams | static program and parameters | Paddle Inference |
-| model.onnx, model-float16.onnx | the same network, opset 17; weights as float32 or float16 | ONNX Runtime, OpenVINO |
-| weights-float16.safetensors | parameters under our names, half the bytes | `asymmlib.weights.own.load_weights` |
-| export.json | classes, preprocessing, versions, and how far each file is from the eager network | people |
+- inference.json (Paddle 2: .pdmodel), inference.pdiparams: static program and parameters, for Paddle Inference
+- model.onnx, model-float16.onnx: the network, opset 17, weights as float32 or float16, for ONNX Runtime and OpenVINO
+- weights-float16.safetensors: parameters under our names, half the bytes, for `asymmlib.weights.own.load_weights`
+- export.json: classes, preprocessing, versions, and how far each file is from the eager network, for people
 
 Every file is loaded and run before `export` returns, and its logits are compared with those of the network as it is.
 """
@@ -90,7 +88,7 @@ def check(network: paddle.nn.Layer, folder: Path, image_size: int, pictures: int
           seed: int = 0) -> dict[str, float]:
     """Run every exported file on random pictures; return {engine or file: largest relative difference of a logit}.
 
-    The difference is |logit - eager logit| over max(1, largest |eager logit|). Engines that are missing are left out;
+    The difference is `|logit - eager logit| / max(1, largest |eager logit|)`. Engines that are missing are left out;
     what bfloat16 costs (8 bits, in every layer) is measured and left to the reader. Raises `ValueError` that
     names a file whose difference is above its tolerance.
     """

@@ -4,7 +4,23 @@
 // A page that is opened as a file may not read other files: the search's results then come without their excerpts
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
+// 12, -3.5, 1e-05, 4,816, 97 %, < 0.001, 20.7 M, 70.8 ± 1.4, 65.9–75.2: as NUMBER in asymmbook/pages/tables.py
+const NUMBER = /^([<>≤≥]=? ?)?[-+]?\d[\d.,]*(e[-+]?\d+)?( ?[%kMG×])?( ?[±–] ?[\d.,]+)?$/;
+
+// Numbers stand right-aligned under their headings; columns are counted from the right, as an index may span rows
+function alignNumbers(table) {
+  const rows = [...table.rows].map(row => [...row.cells].filter(cell => cell.colSpan === 1).reverse());
+  const texts = [...table.tBodies].flatMap(body => [...body.rows]).map(
+    row => [...row.cells].reverse().map(cell => cell.textContent.trim()));
+  for (let column = 0; column < Math.max(0, ...rows.map(row => row.length)); column++) {
+    const values = texts.map(row => row[column] ?? "").filter(text => text && text !== "NaN");
+    if (!values.length || !values.every(text => NUMBER.test(text))) continue;
+    for (const row of rows) row[column]?.classList.add("number");
+  }
+}
+
 document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".bd-article table").forEach(alignNumbers);
   // A name that hides the visible text of a control: the text itself is the better name
   for (const control of document.querySelectorAll("button[aria-label], summary[aria-label], a.btn[aria-label]")) {
     if (control.textContent.trim()) control.removeAttribute("aria-label");

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from printed import fences
 from spellchecker import SpellChecker
 
 from asymmbook.checkout import project_root
@@ -20,9 +21,12 @@ from asymmbook.pages.sphinx_ext import describe
 
 ROOT = project_root()
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-LISTED = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
-SOURCES = sorted([*ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")])
+CHAPTERS = [chapter for part in TOC["parts"] for chapter in part["chapters"]]
+LISTED = [TOC["root"], *(page["file"] for chapter in CHAPTERS for page in (chapter, *chapter.get("sections", ())))]
+SOURCES = sorted([*ROOT.glob("book/*.md"), *ROOT.glob("book/api/*.md"), *ROOT.glob("notebooks/*.ipynb")])
 WORDS = set((ROOT / "tests" / "words.txt").read_text(encoding="utf-8").split())
+COLUMNS = 79  # that a page shows at its usual width
+CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?:---\n.*?^---\n|(?::\w+:[^\n]*\n)*)(.*?)^```", re.M | re.S)
 FENCE = re.compile(r"^(`{3,})\{?([\w-]*)\}?.*?^\1[ ]*$", re.M | re.S)
 
 
@@ -33,7 +37,28 @@ def markdown(path):
         cells = json.loads(text)["cells"]
         text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
-    return FENCE.sub(lambda match: "" if match[2] in ("code-cell", "shell", "python", "raw", "") else match[0], text)
+    return FENCE.sub(lambda match: "" if match[2] in NO_PROSE else match[0], text)
+
+
+NO_PROSE = ("code-cell", "eval-rst", "literalinclude", "python", "raw", "shell", "")
+
+
+def code_lines(text):
+    """The lines of code in a page: of its cells, without their settings, and of its blocks, those in other ones too."""
+    return [line for block in (*CELL.findall(text), *(block.text for block in fences("", text)))
+            for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *(path for path in SOURCES if path.suffix == ".md")],
+                         ids=lambda path: path.stem)
+def test_lines_of_code_are_not_cut_off(path):
+    assert [line for line in code_lines(path.read_text(encoding="utf-8")) if len(line) > COLUMNS] == []
+
+
+def test_lines_of_code_are_found():
+    page = ("---\na: b\n---\n```{code-cell} ipython3\n---\nmystnb: x\n---\none\n```\n\n```{code-cell} ipython3\n"
+            ":tags: [y]\ntwo\n```\n\n1. list\n\n   ```shell\n   three\n   ```\n\n```{figure} x\nno code\n```\n")
+    assert code_lines(page) == ["one", "two", "three"]
 
 
 def slug(title):
@@ -90,7 +115,8 @@ def test_every_drawing_is_used_and_described():
             assert (path.parent / name).is_file(), f"{path.name} shows {name}, which is no file"
             assert len(alt) > 40, f"{path.name}: {name} needs an alt text that says what it shows"
             used.add((path.parent / name).resolve())
-    assert used >= set((ROOT / "book" / "images").glob("*.svg")), "a drawing that no page shows"
+    english = {path for path in (ROOT / "book" / "images").glob("*.svg") if not Path(path.stem).suffix}
+    assert used >= english, "a drawing that no page shows"
 
 
 def test_references_to_figures_and_terms_exist():

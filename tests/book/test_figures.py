@@ -1,5 +1,6 @@
 """Drawings: they come from the network's own plan, refuse what cannot be drawn, and the stored ones are fresh."""
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -62,6 +63,13 @@ def test_a_convolution_is_drawn_with_what_it_sees():
         colours = [matplotlib.colors.to_hex(patch.get_facecolor()).upper() for patch in axes.patches]
         assert colours.count(layers.SEEN) == seen and colours.count(layers.MADE) == 1
         assert colours.count(matplotlib.colors.to_hex(layers.MAP).upper()) == channels
+
+
+def test_the_pipeline_names_what_the_library_has():
+    named = [text for *_, function in diagrams.PIPELINE if (text := function.split(",")[0])]
+    assert len(named) == len(diagrams.PIPELINE) - 1
+    for name in named:
+        assert pkgutil.resolve_name(f"asymmlib.{name}").__doc__, name
 
 
 def test_excitation_shows_its_channels():

@@ -14,7 +14,7 @@ from asymmbook.evidence.scales import layer_scales
 from asymmbook.evidence.trial import ABLATIONS, BASE, LIGHT, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
 from asymmbook.evidence.tuning import DECAYS, RATES, Setting, tuning
 from asymmbook.pages import trial as pages
-from asymmbook.pages.results import _table
+from asymmbook.pages.tables import markdown_table
 from asymmlib.complexity import count
 from asymmlib.data.sources import prepare
 from asymmlib.models import MODELS, create_model, treat
@@ -229,7 +229,7 @@ def test_a_kind_of_run_costs_what_it_trains():
 def test_the_protocol_has_the_computed_tables():
     text = (project_root() / "results" / "protocol.md").read_text(encoding="utf-8")
     for table in (design.power_table(), design.cost_table()):
-        assert _table(table) in text
+        assert markdown_table(table) in text
     parts = design.recorded_components()
     assert all(f"{part:.4f}" in text for part in parts)
 

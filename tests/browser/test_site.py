@@ -5,6 +5,7 @@ from this machine, dark ones opened from file://, so that both ways are tested. 
 the tests that look at it share that visit.
 """
 import contextlib
+import csv
 import functools
 import gzip
 import http.server
@@ -24,8 +25,9 @@ from asymmlib.complexity import formula
 
 SITE = project_root() / "_build" / "html"
 HERE = Path(__file__).parent
-PAGES = sorted(path.relative_to(SITE).as_posix() for folder in ("book", "notebooks", "zh/book", "zh/notebooks")
-               for path in (SITE / folder).glob("*.html"))
+FOLDERS = ("book", "book/api", "notebooks")
+PAGES = sorted(path.relative_to(SITE).as_posix() for edition in ("", "zh") for folder in FOLDERS
+               for path in (SITE / edition / folder).glob("*.html"))
 WAYS = {"light": "http", "dark": "file"}
 WIDTHS = (1400, 390)
 MAX_BYTES = 1_500_000
@@ -37,6 +39,35 @@ UNSET_FORMULAS = """[...document.querySelectorAll('.bd-article .math')].filter(e
 # the beginnings of code, or of what it printed, that is wider than its box
 CUT_OFF = """[...document.querySelectorAll('.bd-article pre')]
   .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80))"""
+# whatever in the text is wider than its box, so that a reader would have to push it; what is folded is opened
+CLIPPED = """(() => {
+  const folded = [...document.querySelectorAll('.bd-article details:not([open])')];
+  for (const box of folded) box.open = true;
+  const wide = [...document.querySelectorAll('.bd-article *')].filter(e => e.clientWidth > 1
+    && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible');
+  const found = wide.map(e =>
+    `${e.tagName} ${e.scrollWidth} of ${e.clientWidth}: ${e.textContent.trim().slice(0, 80)}`);
+  for (const box of folded) box.open = false;
+  return found;
+})()"""
+# the texts of what cells have put out, and of the cells of their tables
+OUTPUTS = "[...document.querySelectorAll('.bd-article .cell_output')].map(e => e.textContent)"
+TABLE_CELLS = """[...document.querySelectorAll('.bd-article .cell_output :is(th, td)')]
+  .filter(e => !e.querySelector('code')).map(e => e.textContent.trim())"""
+# numbers in tables, and the headings above them, that do not stand to the right: column by column, from the right
+ASKEW = """[...document.querySelectorAll('.bd-article table')].flatMap(table => {
+  const rows = [...table.rows].map(row => [...row.cells].reverse()), found = [];
+  for (let k = 0; k < Math.max(0, ...rows.map(row => row.length)); k++) {
+    const cells = rows.map(row => row[k])
+      .filter(cell => cell && cell.colSpan === 1 && cell.textContent.trim());
+    const body = cells.filter(cell => cell.closest('tbody'));
+    if (!body.length || !body.every(cell => /^[-+]?[0-9][0-9.,]*$/.test(cell.textContent.trim())))
+      continue;
+    found.push(...cells.filter(cell => getComputedStyle(cell).textAlign !== 'right')
+      .map(cell => cell.textContent.trim()));
+  }
+  return found;
+})"""
 # Of the thousands of tokens of a page's code, the first of each style stands for those that look the same: their
 # contrast took half the time of these tests. What passes is thousands of records a page: it stays in the browser
 VIOLATIONS = """(() => {
@@ -85,6 +116,23 @@ SEARCH_ICON = """(() => {
   const input = document.querySelector('.bd-search-container input'), style = getComputedStyle(input);
   return input.getBoundingClientRect().left + parseFloat(style.paddingLeft) - icon.right;
 })()"""
+
+
+FOR_NO_READER = (r"No ccache found|site-packages|\bWarning:|\b\w+Warning: |\d:\d\d:\d\d left"
+                 r"|OMP_NUM_THREADS (?:is )?set to"
+                 r"|(?<![\w.~/-])/(?:root|work|tmp|Users|var/folders|home/(?!aistudio\b))[\w./-]*")
+
+
+@functools.cache
+def raw_names():
+    """Names of columns and cases in the recorded files that are no words: those with an underscore."""
+    names = set()
+    for path in (project_root() / "results").rglob("*.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            names.update(table.fieldnames or ())
+            names.update(row["case"] for row in table if "case" in row)
+    return {name for name in names if "_" in name}
 
 
 @pytest.fixture(scope="session")
@@ -214,9 +262,27 @@ def test_page(visit):
         page.set_viewport_size({"width": width, "height": 900})
         overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0, f"{name} is {overflow} px too wide on a screen of {width} px"
+    assert page.evaluate(CLIPPED) == [], f"cut off on {name} at {WIDTHS[0]} px"
+    assert page.evaluate(ASKEW) == [], f"numbers in tables of {name}"
     assert page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)") == []
     assert visit.problems == []
     assert visit.weight() <= MAX_BYTES, f"{name} weighs {visit.weight():,} bytes"
+
+
+def test_outputs_are_for_readers(visit):
+    """No path, no warning, no time left of one run; in tables no names of columns of files, unless they are code."""
+    said = "\n".join(visit.page.evaluate(OUTPUTS))
+    assert [found[0] for found in re.finditer(FOR_NO_READER, said)] == []
+    assert sorted(raw_names() & set(visit.page.evaluate(TABLE_CELLS))) == []
+
+
+def test_the_rule_for_outputs():
+    for text in ("No ccache found. Please", "in /root/x", "0:00:03 left", "OMP_NUM_THREADS set to 2",
+                 "x.py:7: UserWarning: y", "/usr/lib/python3/site-packages/paddle"):
+        assert re.search(FOR_NO_READER, text), text
+    for text in ("768 pictures", "32/64", "/home/aistudio/data", "OMP_NUM_THREADS"):
+        assert not re.search(FOR_NO_READER, text), text
+    assert {"last_eval_top1", "ours_data", "train_loss"} <= raw_names() and "epoch" not in raw_names()
 
 
 def test_words_of_the_theme(visit):

@@ -249,13 +249,13 @@ def _cells(axes, x, y, channels, colour):
         bar(axes, x + channel, y, 1, 1, colour, gap=0.5)
 
 
-# what there is, what it holds or looks like, and the function of asymmlib that leads to the next one
+# what there is, what it holds or looks like, and what in asymmlib leads to the next one
 PIPELINE = (
-    ("Images.zip", "class folders with pictures of any size", "archive.unpack"),
-    ("Images/class/file", "nothing copied, nothing renamed", "split.make_manifest"),
-    ("manifest.csv", "path, class, split, sha256, name", "dataset.cached_pixels"),
+    ("Images.zip", "class folders with pictures of any size", "data.archive.unpack"),
+    ("Images/class/file", "nothing copied, nothing renamed", "data.manifest.make_manifest"),
+    ("manifest.csv", "path, class, split, sha256, name", "data.pictures.cached_pixels"),
     ("pixels-S.npy", "uint8 [pictures, S, S, 3], decoded once", "dataset.Pictures, train split only"),
-    ("turned by up to 10°", "uint8 [S, S, 3]", "dataset.normalise"),
+    ("turned by up to 10°", "uint8 [S, S, 3]", "data.pictures.normalise"),
     ("item", "float32 [3, S, S], int64 [1]", "dataset.make_loader"),
     ("batch", "float32 [B, 3, S, S], int64 [B, 1]", "network"),
     ("logits", "float32 [B, classes]", ""),

@@ -13,9 +13,10 @@ from asymmbook.evidence.plan import FAIR, FLAWED, PLAN
 from asymmbook.evidence.results import read_pictures, read_results
 from asymmbook.evidence.statistics import LEVEL, wilson
 from asymmbook.figures.style import thousands
+from asymmbook.pages.tables import bullets, markdown_table
 from asymmlib.recipes import RECIPES
 
-__all__ = ["comparison", "duels", "flaws", "hardest", "limits", "longer_runs", "origin", "plan", "short"]
+__all__ = ["comparison", "duels", "flaw_table", "flaws", "hardest", "limits", "longer_runs", "origin", "plan", "short"]
 
 NONE = "None of these runs is recorded yet."
 SHOWN = 12  # rows of the table of hard pictures
@@ -57,21 +58,12 @@ LIMITS = """
 """
 
 
-def _table(frame, formats=None):
-    """A Markdown table; formats: {column: function}, empty cells for missing values."""
-    formats = formats or {}
-    cells = [[formats.get(column, str)(value) if pd.notna(value) else "" for column, value in row.items()]
-             for row in frame.to_dict("records")]
-    rows = [list(frame), ["---"] * frame.shape[1], *cells]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
-
-
 def _percent(value):
     return f"{100 * value:.1f}"
 
 
 def _ranges(low, high):
-    return [f"{_percent(start)} to {_percent(end)}" for start, end in zip(low, high, strict=True)]
+    return [f"{_percent(start)}–{_percent(end)}" for start, end in zip(low, high, strict=True)]
 
 
 def _p(value):
@@ -94,14 +86,14 @@ def plan(folder: Path | None = None) -> str:
             + f"{heavy} may stop early by a rule of the plan: after {stopping[0].recipe.patience} epochs in a row "
             "without a better eval top-1."
             + (f"\n\n**Not run:** {', '.join(f'`{name}`' for name in missing)}." if missing else "")
-            + "\n\n:::{dropdown} Every planned run\n" + _table(pd.DataFrame(rows)) + "\n:::")
+            + "\n\n:::{dropdown} Every planned run\n" + markdown_table(pd.DataFrame(rows)) + "\n:::")
 
 
 def short(folder: Path | None = None) -> str:
     """The sentences that the recorded runs allow, as a list."""
     sentences = [*findings.verdicts(folder=folder).values(), *findings.guess_sentences(folder),
                  *findings.flaw_sentences(folder)]
-    return "\n".join(f"- {sentence}" for sentence in sentences) or NONE
+    return bullets(sentences) or NONE
 
 
 def comparison(folder: Path | None = None) -> str:
@@ -124,8 +116,8 @@ def comparison(folder: Path | None = None) -> str:
     front = table["name"][findings.on_front(table["macs"], mean)]
     text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),
                              level=100 * (1 - LEVEL))
-    return (f"{text}\n{_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that no "
-            f"recorded network is both better and cheaper: {', '.join(front)}."
+    return (f"{text}\n{markdown_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that "
+            f"no recorded network is both better and cheaper: {', '.join(front)}."
             + _kernels(folder, "stock"))
 
 
@@ -142,19 +134,23 @@ def duels(folder: Path | None = None) -> str:
     shown = shown.rename(columns={"second": f"{findings.REFERENCE} against", "only_first": "only it is right",
                                   "only_second": "only the other", "p_holm": "p, corrected"})
     return (DUELS.format(tests=len(table), level=LEVEL) + "\n"
-            + _table(shown, {"points": "{:+.1f}".format, "p": _p, "p, corrected": _p}))
+            + markdown_table(shown, {"points": "{:+.1f}".format, "p": _p, "p, corrected": _p}))
 
 
 def flaws(folder: Path | None = None) -> str:
     """What mending each flaw is worth."""
-    table = findings.flaws(folder)
-    if table.empty:
-        return NONE
-    table = table.rename(columns={"name": "network", "change": "recipe", "last_test_top1": "test, last epoch",
-                                  "best_test_top1": "test", "points": "gain in points", "p_holm": "p, corrected"})
+    text = FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs)
+    return NONE if findings.flaws(folder).empty else f"{text}\n{flaw_table(folder)}"
+
+
+def flaw_table(folder: Path | None = None) -> str:
+    """The table of `flaws` alone."""
+    table = findings.flaws(folder).rename(columns={
+        "name": "network", "change": "recipe", "last_test_top1": "test, last epoch", "best_test_top1": "test",
+        "points": "gain in points", "p_holm": "p, corrected"})
     formats = {"test": _percent, "test, last epoch": _percent, "gain in points": "{:+.1f}".format, "p": _p,
                "p, corrected": _p}
-    return FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs) + "\n" + _table(table, formats)
+    return markdown_table(table, formats)
 
 
 def longer_runs(folder: Path | None = None) -> str:
@@ -169,7 +165,7 @@ def longer_runs(folder: Path | None = None) -> str:
                           "eval": table["last_eval_top1"].map(_percent),
                           "interval": _ranges(low, high), "train pictures": table["train_pictures"],
                           "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
-    return text + _table(shown) + _kernels(folder, "laptop-stock")
+    return text + markdown_table(shown) + _kernels(folder, "laptop-stock")
 
 
 def hardest(folder: Path | None = None) -> str:
@@ -180,8 +176,8 @@ def hardest(folder: Path | None = None) -> str:
     shown = table[table["wrong"] > 0].head(SHOWN).rename(columns={"name": "picture", "seen_as": "seen as"})
     never = (table["wrong"] == table["runs"]).sum()
     text = HARD.format(runs=table["runs"][0])
-    return (f"{text}\n{_table(shown.drop(columns='class'))}\n\nAll runs are wrong on {never} of {len(table)} pictures, "
-            f"and all are right on {(table['wrong'] == 0).sum()}.")
+    return (f"{text}\n{markdown_table(shown.drop(columns='class'))}\n\nAll runs are wrong on {never} of {len(table)} "
+            f"pictures, and all are right on {(table['wrong'] == 0).sum()}.")
 
 
 def limits(folder: Path | None = None) -> str:
@@ -208,5 +204,5 @@ def origin(folder: Path | None = None) -> str:
              "commit": runs["commit"].map("`{}`".format),
              "manifest": runs["manifest_sha256"].str[:16].map("`{}`".format)}
     rows = [{"": name, "value": "; ".join(map(str, dict.fromkeys(values)))} for name, values in facts.items()]
-    return (_table(pd.DataFrame(rows)) + "\n\nEach row of `results/runs.csv` has its own. `python -m asymmbook "
+    return (markdown_table(pd.DataFrame(rows)) + "\n\nEach row of `results/runs.csv` has its own. `python -m asymmbook "
             "experiments run` makes every one again, and `results/README.md` explains the columns.")

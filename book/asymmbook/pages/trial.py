@@ -13,7 +13,7 @@ from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, plan
 from asymmbook.evidence.tuning import NETWORKS, tuning
 from asymmbook.evidence.verdicts import LABELS, families, verdicts
 from asymmbook.figures.style import thousands
-from asymmbook.pages.results import _percent, _table
+from asymmbook.pages.tables import bullets, markdown_table
 from asymmlib.models import create_model, describe_treatment, treat
 
 __all__ = ["answers", "networks", "scale_sentences", "settings", "state", "treatment"]
@@ -25,6 +25,10 @@ QUESTIONS = {"a, 64px": "Which network? 64 pixels", "a, 128px": "Which network? 
              "d, mobilenet_v2": "What is each flaw worth to MobileNetV2?",
              "b": "Does the asymmetry pay where the paper says?", "e": "What would help more than the architecture?",
              "f": "Why?", "default": "What does Paddle's default cost?"}
+
+
+def _percent(value):
+    return f"{100 * value:.1f}"
 
 
 def _scores(folder):
@@ -44,7 +48,7 @@ def treatment() -> str:
                 for when, row in (("as built", built), ("in the trial", treated))}
         rows.append({"network": LABELS[name], **both, "MACs": thousands(treated["macs"]),
                      "parameters": thousands(treated["params"])})
-    return _table(pd.DataFrame(rows))
+    return markdown_table(pd.DataFrame(rows))
 
 
 def scale_sentences(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
@@ -54,10 +58,10 @@ def scale_sentences(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         old, new = (table[table["kind"] == "depthwise"] for table in (before, after))
         filters, kept = old["filters"].iloc[-1], (100 * old["kept"].min(), 100 * new["kept"].min())
         further = old["step"].median() / new["step"].median()
-        items.append(f"- {network}: the filters of its last depthwise layer start {1 / filters:.0f} times too small. "
+        items.append(f"{network}: the filters of its last depthwise layer start {1 / filters:.0f} times too small. "
                      f"Where least is left of the variance, it is {kept[0]:.0f} % as built and {kept[1]:.0f} % in the "
                      f"trial. The median depthwise layer turns {further:.0f} times as far in the first step.")
-    return "\n".join(items)
+    return bullets(items)
 
 
 def state(folder: Path | None = None) -> str:
@@ -70,7 +74,7 @@ def state(folder: Path | None = None) -> str:
         rows.append({"group": group, "question": question, "planned": len(mine), "recorded": done,
                      "state": "complete" if done == len(mine) else "running" if done else "not begun"})
     done = sum(run.name in scores for run in runs)
-    return f"**{done} of {len(runs)} runs are recorded.**\n\n" + _table(pd.DataFrame(rows))
+    return f"**{done} of {len(runs)} runs are recorded.**\n\n" + markdown_table(pd.DataFrame(rows))
 
 
 def settings(folder: Path | None = None) -> str:
@@ -83,7 +87,7 @@ def settings(folder: Path | None = None) -> str:
         rows.append({"network": LABELS[network], "runs": f"{done} of {len(tuned.runs)}",
                      "learning rate": f"{chosen.rate:g}" if chosen else "open",
                      "weight decay": f"{chosen.decay:g}" if chosen else "open"})
-    return _table(pd.DataFrame(rows))
+    return markdown_table(pd.DataFrame(rows))
 
 
 def networks(recipe: str = "64px", folder: Path | None = None) -> str:
@@ -99,7 +103,7 @@ def networks(recipe: str = "64px", folder: Path | None = None) -> str:
              "mean over classes": _percent(mine["per_class_top1"].mean()),
              "calibration error": _percent(mine["calibration_error"].mean()),
              "in training": _percent(mine["train_top1"].mean())} for name, mine in runs.groupby("network", sort=False)]
-    return _table(pd.DataFrame(rows))
+    return markdown_table(pd.DataFrame(rows))
 
 
 def answers(folder: Path | None = None) -> str:

@@ -36,7 +36,7 @@ def pending(numbers, reason):
 
 def by_mutants(path):
     """A mark for the notebooks whose comparison trains: minutes for each name."""
-    long = path.stem[:2] in ("03", "04") and os.environ.get("ASYMMLIB_MUTANTS") != "all"
+    long = path.stem[:2] in ("03", "04", "09") and os.environ.get("ASYMMLIB_MUTANTS") != "all"
     return [pytest.mark.skip(reason="minutes for each name: `make mutants` takes these lines out")] if long else []
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from asymmlib.base.files import READ_ERRORS, open_regular
 from asymmlib.data.kinds import HEAD_BYTES, kind_of
 from asymmlib.weights.gluon import parse_params
-from asymmlib.weights.own import read_metadata, read_safetensors
+from asymmlib.weights.own import read_safetensors
 from asymmlib.weights.pickles import Made, Name
 from asymmlib.weights.pth import parse_archive, parse_pickle
 from asymmlib.weights.tensors import Array, Tensor
@@ -91,7 +91,7 @@ def read_contents(path: Path | str) -> Contents:
 
 def _parse(data, path):
     if data[4:9] == b"\0\0\0\0{":  # first, as the length before it may look like anything
-        return _plain(read_safetensors(path), read_metadata(path))
+        return _plain(*read_safetensors(path))
     if data.startswith(b"PK"):
         return _parse_zip(data, path)
     if data.startswith((b"\x80", b"(d", b"ccollections\n")):  # the last two: protocol 0 of Python 2

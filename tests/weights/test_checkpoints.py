@@ -21,7 +21,7 @@ from asymmlib.weights.convert import convert, start_from
 from asymmlib.weights.find import find_network
 from asymmlib.weights.names import NAMINGS, network_names
 from asymmlib.weights.official import export_official, load_official, read_tensors
-from asymmlib.weights.own import check_pictures, load_weights, read_metadata, save_weights
+from asymmlib.weights.own import check_pictures, load_weights, read_safetensors, save_weights
 from asymmlib.weights.pickles import Made, Name, run_pickle
 from asymmlib.weights.settings import marks
 from asymmlib.weights.solve import solve
@@ -232,7 +232,7 @@ def test_names_of_gluon_make_gluons_network(tmp_path, capsys):
 # --- settings in what we write -------------------------------------------------------------------------------------
 
 def settings(path):
-    return json.loads(read_metadata(path)["settings"])
+    return json.loads(read_safetensors(path)[1]["settings"])
 
 
 def test_settings_stand_in_every_file(tmp_path):
@@ -243,7 +243,7 @@ def test_settings_stand_in_every_file(tmp_path):
     assert settings(path) == {**known, "classes": 3, **nothing}
     pictures = {"classes": ["a", "b", "c"], "size": 64, "mean": [0.5] * 3, "std": [0.25] * 3}
     save_weights(network, path, {"run": "x", **marks(pictures)})
-    assert settings(path) == known | pictures and read_metadata(path)["run"] == "x"
+    assert settings(path) == known | pictures and read_safetensors(path)[1]["run"] == "x"
     export_official(network, tmp_path / "official.safetensors")
     assert settings(tmp_path / "official.safetensors") == {**known, "classes": 3, **nothing}
     converted = convert(path, tmp_path / "again.safetensors")

@@ -25,8 +25,21 @@ from typing import IO, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-__all__ = ["READ_ERRORS", "READ_ONLY", "atomic_folder", "atomic_write", "checksum", "locked", "make_folder",
-           "has_file", "open_regular", "publish", "sweep", "temporary_name", "writing_in"]
+__all__ = [
+    "READ_ERRORS",
+    "READ_ONLY",
+    "atomic_folder",
+    "atomic_write",
+    "checksum",
+    "has_file",
+    "locked",
+    "make_folder",
+    "open_regular",
+    "publish",
+    "sweep",
+    "temporary_name",
+    "writing_in",
+]
 
 CHUNK_BYTES = 2**18
 # What the standard library and NumPy raise on damaged or encrypted archives and headers

@@ -20,7 +20,7 @@ from asymmlib.weights.pickles import Made, Name
 from asymmlib.weights.pth import parse_archive, parse_pickle
 from asymmlib.weights.tensors import Array, Tensor
 
-__all__ = ["Contents", "Leaf", "read_contents"]
+__all__ = ["SAVE", "Contents", "Leaf", "read_contents"]
 
 DEEPEST, LONGEST, MOST = 64, 500, 50_000  # dicts in dicts, letters of a name, entries: no real file comes near
 MODULE = ("_parameters", "_buffers", "_modules")  # what a module of PyTorch keeps its tensors and its parts under
@@ -132,7 +132,9 @@ def _unknown(head, path):
     """What to say of a file of another kind."""
     kind = kind_of(head)
     what = kind.what if kind else f"of no kind that is read here (it begins with {head[:8].hex(' ')})"
-    remedy = (kind.remedy if kind and "fetch" in kind.remedy else
+    remedy = ("it names files of which each has a part: join them, load_state_dict in PyTorch, and save the whole, "
+              "torch.save(model.state_dict(), OUT)" if b'"weight_map"' in head else
+              kind.remedy if kind and "fetch" in kind.remedy else
               "numpy.savez(OUT, **state) writes a whole state" if kind and "NumPy" in kind.what else
               "unpack it, and give the file of weights in it" if kind and "archive" in kind.what else SAVE)
     return f"{path} is {what}, not a file of weights: {remedy}"

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from asymmlib.base.files import READ_ERRORS, atomic_write, open_regular
-from asymmlib.weights.settings import PICTURES, check_network, complete, read_settings
+from asymmlib.weights.settings import PICTURES, SETTINGS, check_network, complete, read_settings
 
 __all__ = ["DAMAGE", "check_pictures", "digest", "fill", "load_weights", "pack_tensors", "read_safetensors",
            "save_tensors", "save_weights", "tensors_of", "unpack_tensors"]
@@ -114,11 +114,13 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str,
     except FileNotFoundError:
         raise FileNotFoundError(f"no weights at {path}") from None
     try:
-        tensors, metadata, _ = unpack_tensors(content)
+        tensors, metadata, signed = unpack_tensors(content)
     except ValueError as error:  # says what to do
         raise ValueError(f"{path}: {error}") from error
     except DAMAGE as error:
         raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
+    if not signed:  # by somebody else, who may mean anything by that word
+        metadata.pop(SETTINGS, None)
     return tensors, metadata
 
 
@@ -171,6 +173,9 @@ def _remedy(network, problems, names):
     if averages and set(problems) == set(averages):
         return ("\nThese are the running averages of batch norm: the file has parameters alone. Save "
                 "model.state_dict(), which has both, or take another network of the file with --key")
+    if all(problem.startswith("unexpected ") for problem in problems):
+        return ("\nThe network is there whole, with more beside it: save it without these entries, state.pop(NAME), "
+                "if they are no part of it")
     last = tuple(f"{names[name]} has shape" for name in _head_names(network))
     return ("\nOther classes: to start from all but the last layer, add --new-head (new_head=True)"
             if all(problem.startswith(last) for problem in problems) else "")

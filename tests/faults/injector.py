@@ -1,8 +1,9 @@
 """Do one kind of work many times, each time with a fault: python injector.py WORK FAULT TRIALS SEED.
 
 Python and Paddle are loaded once; every trial is a forked child, so that a trial costs little and a child can be
-killed, limited or stripped of its rights. Prints the line of `outcomes.Counts`. Survived means: nothing half-written under a final name, every reported piece there, and the next run
-of the same work, undisturbed, ends as it should; where the fault could be told, the message says what to do.
+killed, limited or stripped of its rights. Prints the line of `outcomes.Counts`. Survived means: nothing half-written
+under a final name, every reported piece there, and the next run of the same work, undisturbed, ends as it should; where
+the fault could be told, the message says what to do.
 """
 import codecs
 import json

@@ -21,7 +21,7 @@ from asymmlib.weights.convert import convert, start_from
 from asymmlib.weights.find import find_network
 from asymmlib.weights.names import NAMINGS, network_names
 from asymmlib.weights.official import export_official, load_official, read_tensors
-from asymmlib.weights.own import check_pictures, load_weights, read_safetensors, save_weights
+from asymmlib.weights.own import check_pictures, load_weights, read_safetensors, save_tensors, save_weights
 from asymmlib.weights.pickles import Made, Name, run_pickle
 from asymmlib.weights.settings import marks
 from asymmlib.weights.solve import solve
@@ -264,9 +264,11 @@ def test_other_settings_are_refused(tmp_path):
         with pytest.raises(ValueError, match=f"was trained with {next(iter(said))}"):
             check_pictures(path, said)
     for odd in ("[", "3", '{"variant": "huge"}', '{"classes": [1]}', '{"classes": 1.5}'):
-        save_file(load_file(path), tmp_path / "odd.safetensors", {"settings": odd})
+        save_tensors(load_file(path), tmp_path / "odd.safetensors", {"settings": odd})
         with pytest.raises(ValueError, match=r"odd\.safetensors: its settings are damaged"):
             load_weights(network, tmp_path / "odd.safetensors")
+        save_file(load_file(path), tmp_path / "theirs.safetensors", {"settings": odd})  # another program's word
+        load_weights(network, tmp_path / "theirs.safetensors")
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, capsys):

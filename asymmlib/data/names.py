@@ -123,18 +123,12 @@ def _signs(encoding):
 
     Both standards put signs into 94 rows of 94 and characters into two levels by frequency.
     """
-    if encoding == "gb18030":  # GB 2312: punctuation, full-width forms, level 1; level 2, and Big 5's level 1
-        return _rows("gb18030", [1, 3, *range(16, 56)]), _rows("gb18030", range(56, 88)) | _traditional()
+    if encoding == "gb18030":  # GB 2312: punctuation, full-width forms, level 1; level 2
+        return _rows("gb18030", [1, 3, *range(16, 56)]), _rows("gb18030", range(56, 88))
     if encoding == "cp932":  # JIS X 0208: punctuation, hiragana, katakana, level 1; level 2
         return tuple(frozenset(sign.encode("shift_jis", "ignore").decode("cp932") for sign in _rows("euc_jp", rows))
                      for rows in ([1, 4, 5, *range(16, 48)], range(48, 85)))
     return LATIN, frozenset()
-
-
-def _traditional():
-    """The frequent characters of Big 5, which GB18030 has too."""
-    cells = (bytes((row, cell)) for row, cell in product(range(0xA4, 0xC7), [*range(0x40, 0x7F), *range(0xA1, 0xFF)]))
-    return frozenset(cell.decode("big5", "ignore") for cell in cells)
 
 
 def _rows(codec, rows):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from asymmlib.base.files import atomic_write
+from asymmlib.base.files import atomic_write, has_file
 from asymmlib.base.folders import runs_dir
 from asymmlib.base.tables import read_table
 from asymmlib.data.changes import check_evaluation
@@ -176,9 +176,9 @@ class Run:
         """
         if which not in ("last", "best"):
             raise ValueError(f"unknown weights {which!r}; known: last, best")
-        from asymmlib.weights.own import read_metadata
+        from asymmlib.weights.own import read_safetensors
         path = self.folder / f"{which}.safetensors"
-        if not path.is_file() or read_metadata(path).get("run") != self.info.get("id"):
+        if not has_file(path) or read_safetensors(path)[1].get("run") != self.info.get("id"):
             raise FileNotFoundError(f"run {self.name} has no {which} weights yet ({path}): give its train command "
                                     "again, which goes on from the last finished epoch")
         keys = ("settings", "recipe", "manifest_sha256", "pictures", "environment", "result")
@@ -193,7 +193,7 @@ class Run:
         Raises `ValueError` for one that is damaged or not this run's.
         """
         path = self.folder / "manifest.csv"
-        if not path.is_file():
+        if not has_file(path):
             return None
         frame = read_manifest(path)
         if manifest_hash(frame) != self.info.get("manifest_sha256"):
@@ -227,7 +227,7 @@ def find_run(name: Path | str) -> Run:
     Raises `ValueError` where its run.json is damaged or not of a run.
     """
     for folder in (runs_dir() / str(name), Path(name)):
-        if (folder / "run.json").is_file():
+        if has_file(folder / "run.json"):
             return Run(folder, _read_info(folder / "run.json"))
     known = ", ".join(sorted(path.parent.name for path in runs_dir().glob("*/run.json")))
     raise FileNotFoundError(f"no run {str(name)!r}; known: {known or 'none yet; python -m asymmlib train makes one'}")

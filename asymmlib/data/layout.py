@@ -88,6 +88,7 @@ def list_pictures(images: Path | str) -> dict[str, list[Path]]:
             left_out += [path for path in inside if not is_picture(path)]
     if left_out:
         _tell(images, left_out)
+    _tell_alike(images, files)
     return {label: sorted(paths, key=lambda path: (nfc(path.name), path)) for label, paths in files.items()}
 
 
@@ -179,6 +180,17 @@ def _tell(images, left_out):
     if pictures:
         print(f"{images}: pictures among them: {len(pictures)} with other endings ({_examples(images, pictures)}); "
               f"used are {', '.join(PICTURES)}: rename what is of such a kind, convert the others")
+
+
+def _tell_alike(images, labels):
+    """Print which classes differ in case, or in spaces at their ends, alone: often one class by two names."""
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault(label.strip().casefold(), []).append(label)
+    pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if pairs:
+        print(f"{images}: warning: classes that differ in case or spaces alone: {'; '.join(pairs[:NAMED])}. They stay "
+              "apart; put the pictures into one folder if they are of one class")
 
 
 def _examples(images, paths):

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from asymmlib.base.files import checksum
+from asymmlib.base.files import checksum, has_file
 from asymmlib.base.folders import weights_dir
 
 __all__ = ["RELEASED", "available", "find_released"]
@@ -21,7 +21,7 @@ KINDS = {"model": str, "settings": dict, "classes": list, "image_size": int, "me
 def available(folder: Path | str | None = None) -> list[str]:
     """Names of the released networks whose files are here, in the order of `RELEASED`."""
     folder = Path(folder or weights_dir())
-    return [name for name in RELEASED if all((folder / f"{name}{suffix}").is_file()
+    return [name for name in RELEASED if all(has_file(folder / f"{name}{suffix}")
                                              for suffix in (".json", ".safetensors"))]
 
 

@@ -54,12 +54,19 @@ def _results(options):
     print(results.short())
 
 
+def _release_options(command):
+    command.add_argument("--renew", action="store_true", help="only write today's settings and digests into the files "
+                                                              "that are there; needs no run, and no tensor changes")
+
+
 def _release(options):
     """Write the best recorded AsymmNets with their model card to weights/.
 
     Best by the eval split; needs the runs themselves and their pictures, and stores float16 where no accuracy changes.
     """
-    from asymmbook.evidence.release import release
+    from asymmbook.evidence.release import release, renew
+    if options.renew:
+        return renew()
     for model, classifier in release().items():
         info = classifier.provenance
         test = info["accuracy"]["test"]
@@ -105,7 +112,7 @@ def _no_options(command):
 COMMANDS = {
     "experiments": (_experiments_options, _experiments),
     "results": (_no_options, _results),
-    "release": (_no_options, _release),
+    "release": (_release_options, _release),
     "draw": (_no_options, _draw),
     "visualdl": (_no_options, _visualdl),
     "font": (_no_options, _font),

@@ -25,7 +25,7 @@ __all__ = ["locked_run", "open_run", "run_folder"]
 # All that a run, its predictions and its export leave in the folder, run.json apart
 MADE = ("history.csv", "best.safetensors", "last.safetensors", "manifest.csv", "predictions.npz", "failure.txt",
         "checkpoints/epoch-*.safetensors", "visualdl/vdlrecords.*.log", "export/export.json", "export/inference.*",
-        "export/model.onnx", "export/model-float16.onnx", "export/weights-float16.safetensors")
+        "export/model.onnx", "export/model-*.onnx", "export/weights-float16.safetensors", "export/reference.png")
 NOTES = ("failure.txt", "log.txt")  # what asks for a run may write there before it has begun: no other work
 WORDS = {"model": "model", "settings": "settings", "recipe": "recipe", "manifest_sha256": "set of pictures",
          "start": "start"}

@@ -33,8 +33,8 @@ def make_onnx(network: paddle.nn.Layer, image_size: int | None, half: bool = Fal
     properties. statistics: (mean, std) of three channels on the scale 0 to 1; the graph then takes uint8 pictures
     `[N, image_size, image_size, 3]` and normalises them itself.
 
-    Returns an `onnx.ModelProto` that has passed ONNX's checker. Raises `ValueError` for a network in training mode and for operators or settings that are not in `WRITERS`,
-    `RuntimeError` where the package `onnx` is missing.
+    Returns an `onnx.ModelProto` that has passed ONNX's checker. Raises `ValueError` for a network in training mode and
+    for operators or settings that are not in `WRITERS`, `RuntimeError` where the package `onnx` is missing.
     """
     onnx = load_package("onnx")
     if network.training:

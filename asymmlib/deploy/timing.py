@@ -41,8 +41,8 @@ def measure(model: str = "asymmnet_large", image_size: int = 224, batches: Seque
 
     The network is `typical_network`'s, as speed does not depend on weights; or `network`, called `model`. rounds:
     turns of each engine; turn_s: length of one, seconds (at least two answers). names: engines, default all that run
-    here; the eager network is always among them. Raises `ValueError` for unknown names and counts below 1, `RuntimeError` for
-    an engine that was asked for by name and cannot run.
+    here; the eager network is always among them. Raises `ValueError` for unknown names and counts below 1,
+    `RuntimeError` for an engine that was asked for by name and cannot run.
     """
     for name, value in (("rounds", rounds), *(("batches", batch) for batch in batches)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -117,13 +117,9 @@ def _text(found, file, top):
 
 def _json(found, file, top):
     for answer in found:
-        said: dict[str, Any] = {"path": answer.path}
-        if answer.error:
-            said["error"] = answer.error
-        else:
-            said["none_of_these"] = answer.none
-            said["classes"] = [{"class": name, "probability": share} for name, share in answer.classes]
-        file.write(json.dumps(said, ensure_ascii=False) + "\n")
+        classes = [{"class": name, "probability": share} for name, share in answer.classes]
+        said = {"error": answer.error} if answer.error else {"none_of_these": answer.none, "classes": classes}
+        file.write(json.dumps({"path": answer.path, **said}, ensure_ascii=False) + "\n")
         yield answer
 
 

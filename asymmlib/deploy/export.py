@@ -81,7 +81,8 @@ def export(network: paddle.nn.Layer, folder: Path | str, image_size: int, metada
             _save_onnx(network, folder, image_size, name, metadata, references)
     differences = check(network, folder, image_size, statistics=statistics)
     if references:
-        metadata["reference"] = with_logits(*references[False], TOLERANCE, embedded=False)
+        path, logits = references[False]
+        metadata["reference"] = with_logits(path, logits, TOLERANCE, embedded=False)
     facts = {"image_size": image_size, "opset": OPSET, **metadata, "differences": differences, "tolerance": TOLERANCE,
              "files": {path.name: {"bytes": path.stat().st_size, "sha256": checksum(path)} for path in _files(folder)},
              "environment": environment()}
@@ -139,7 +140,8 @@ def _save_onnx(network, folder, image_size, name, metadata, references):
     if form.free and "preprocessing" in described:
         described["preprocessing"] = {**described["preprocessing"], "sizes": "any height and width of at least 32"}
     if references:
-        described["reference"] = with_logits(*references[form.half], TOLERANCE, embedded=True)
+        path, logits = references[form.half]
+        described["reference"] = with_logits(path, logits, TOLERANCE, embedded=True)
     properties = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
                   for key, value in {"image_size": image_size, **described}.items()}
     model = make_onnx(network, None if form.free else image_size, form.half, properties,

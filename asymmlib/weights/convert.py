@@ -60,7 +60,7 @@ def read_network(source: Path | str, key: str | None = None, port: str | None = 
     if port not in (None, *PORTS):
         raise ValueError(f"unknown port {port!r}; known: {', '.join(PORTS)}")
     found = find_network(read_contents(source), source, key, port)
-    network = AsymmNet(**_settings(found, given or {}), num_classes=_classes(found, classes, new_head))
+    network = AsymmNet(**_settings(found, dict(given or {})), num_classes=_classes(found, classes, new_head))
     load_found(network, found, new_head)
     return network, found
 

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,17 +55,17 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURES and not path.is_dir()
 
 
-def picture_files(paths: Iterable[Path | str]) -> list[Path | str]:
-    """The files among some paths, and the pictures in the folders among them. `ValueError` for a folder without any."""
-    files: list[Path | str] = []
-    for path in paths:
-        folder = Path(path).is_dir()
-        inside = [entry for entry in visible_entries(path) if is_picture(entry)] if folder else [path]
-        if not inside:
-            raise ValueError(f"{path} is a folder without pictures in it: give picture files, such as "
-                             f"{Path(path) / '*' / '*.jpg'}")
-        files += inside
-    return files
+def picture_files(folder: Path | str) -> list[Path]:
+    """The pictures in a folder and in those below it, in the order of their names; the folder itself without any.
+
+    Links to folders are not followed, litter and hidden folders are left out.
+    """
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted((name for name in folders if not is_litter(name)), key=nfc)
+        paths = (Path(parent, name) for name in sorted(names, key=nfc) if not is_litter(name))
+        files += [path for path in paths if is_picture(path)]
+    return files or [Path(folder)]
 
 
 def list_pictures(images: Path | str) -> dict[str, list[Path]]:

@@ -44,7 +44,8 @@ def load_picture(path: Path | str, size: int, sha256: str | None = None) -> np.n
         try:
             return np.asarray(decode(source).resize((size, size), Image.Resampling.BILINEAR))
         except READ_ERRORS as error:
-            raise ValueError(f"{path} is not a readable picture ({error}); replace or remove it") from error
+            remedy = "replace or remove it" if sha256 else "save it anew as JPEG or PNG, or leave it out"
+            raise ValueError(f"{path} is not a readable picture ({error}); {remedy}") from error
 
 
 def _expected(path, data, sha256):

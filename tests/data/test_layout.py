@@ -240,8 +240,9 @@ def test_predict_answers_the_good_and_names_the_bad(home, tmp_path, capsys):
     answer = capsys.readouterr()
     assert answer.out.count("%") == 2 and "1 of 3 files cannot be read" in answer.err
     assert "x.jpg is not a readable picture (cannot identify it: a web page" in answer.err
+    (tmp_path / "empty").mkdir()
     for path, message in ((tmp_path / "nosuch.jpg", "nosuch.jpg is missing: there is no such file"),
-                          (root, "is a folder without pictures in it: give picture files"),
+                          (tmp_path / "empty", "is a folder without pictures in it (.jpg, .jpeg"),
                           (root / "cat" / "x.jpg", "x.jpg is not a readable picture")):
         assert main([*predict, str(path)]) == 2
         said = capsys.readouterr().err

@@ -249,7 +249,7 @@ def test_settings_stand_in_every_file(tmp_path):
     converted = convert(path, tmp_path / "again.safetensors")
     assert settings(tmp_path / "again.safetensors") == known | pictures and converted.width == 0.5
     save_weights(create_model("mobilenet_v2", 3), path)
-    assert settings(path) == {"network": "MobileNetV2", "classes": 3, **nothing}
+    assert settings(path) == {"network": "MobileNetV2", "epsilon": 1e-5, "classes": 3, **nothing}
 
 
 def test_other_settings_are_refused(tmp_path):

@@ -175,7 +175,7 @@ def model_card(released: Mapping[str, Classifier]) -> str:
     recipe = [f"| {name} | {value} |" for name, value in infos[default]["recipe"].items()
               if name != "seed" and value is not None]
     return CARD.format(
-        default=default, others="\n".join(f"python -m asymmlib predict --model {name} IMAGE..." for name in others),
+        default=default, others="\n".join(f"python -m asymmlib predict --from {name} IMAGE..." for name in others),
         size=first.image_size, preprocessing=first.describe(), count=len(first.classes), licence=first.licence,
         accuracy="\n".join(_accuracy_rows(infos)),
         storage=" ".join(_storage(model, info) for model, info in infos.items()),

@@ -80,6 +80,16 @@ def _visualdl(options):
     print(photograph())
 
 
+def _pdf_options(command):
+    command.add_argument("edition", choices=("en", "zh_CN"), help="the language to print")
+
+
+def _pdf(options):
+    """Print the whole book to _build/pdf/; `make pdf` builds what is printed and calls this. Needs Chromium."""
+    from asymmbook.pages.pdf import print_book
+    print(print_book(options.edition))
+
+
 def _no_options(command):
     pass
 
@@ -91,6 +101,7 @@ COMMANDS = {
     "release": (_no_options, _release),
     "draw": (_no_options, _draw),
     "visualdl": (_no_options, _visualdl),
+    "pdf": (_pdf_options, _pdf),
 }
 
 PROMISES = {"experiments": "the same command goes on where it was"}  # when a signal ends them

@@ -46,18 +46,18 @@ EDITIONS = {"en": Edition("en", "", "English", "Read this page in English"),
             "zh_CN": Edition("zh-CN", "zh/", "中文", "阅读本页的中文版")}
 
 
-def repository(config: Any) -> str:
+def repository(configured: str | None) -> str:
     """The address of the book's repository, without a slash at its end; "" where none is set."""
-    address = os.environ.get("BOOK_REPOSITORY") or config.html_theme_options.get("repository_url") or ""
+    address = os.environ.get("BOOK_REPOSITORY") or configured or ""
     return "" if address == NOT_OURS else address.rstrip("/")
 
 
-def base_url(config: Any) -> str:
+def base_url(configured: str | None) -> str:
     """The address of the published site, the English edition's, with a slash at its end; "" where none is set.
 
     Raises `ValueError` where it is no address of the web.
     """
-    address = os.environ.get("BOOK_URL") or config.html_baseurl or ""
+    address = os.environ.get("BOOK_URL") or configured or ""
     if address and urlsplit(address).scheme not in ("http", "https"):
         raise ValueError(f"html.baseurl or BOOK_URL is {address!r}: give the site's address, such as "
                          "https://someone.github.io/asymmnet/")
@@ -70,7 +70,8 @@ def _edition(config):
 
 def _settle(app, config):
     """Hand both settings to the theme, to Sphinx and to the extensions that take them."""
-    options, address = config.html_theme_options, repository(config)
+    options = config.html_theme_options
+    address = repository(options.get("repository_url"))
     options["repository_url"] = address
     options |= dict.fromkeys(("use_repository_button", "use_issues_button"), bool(address))
     launch = dict(options.get("launch_buttons", {})) if address else {}
@@ -78,23 +79,19 @@ def _settle(app, config):
         launch.pop("colab_url", None)  # Colab opens notebooks of GitHub alone
     options["launch_buttons"] = launch
     config.myst_substitutions |= {"clone": f"`git clone {address or 'ADDRESS'} asymmnet`"}
-    config.book_base_url = base_url(config)  # of both editions, while html_baseurl is this one's
+    config.book_base_url = base_url(config.html_baseurl)  # of both editions, while html_baseurl is this one's
     if config.book_base_url:
         config.html_baseurl = config.ogp_site_url = config.book_base_url + _edition(config).folder
+        config.ogp_site_name, config.ogp_social_cards = config.html_title, {"enable": False}
         root = urlsplit(config.book_base_url).path
         config.notfound_urls_prefix = root
         config.notfound_context = {"title": "Page not found", "body": LOST.format(root=root)}
 
 
-def _finish_page(app, pagename, templatename, context, doctree):
-    if pagename != NOWHERE:
-        _link_editions(app.config, pagename, context)
-    _fit_buttons(context)
-
-
-def _link_editions(config, pagename, context):
+def _link_editions(app, pagename, templatename, context, doctree):
     """The twin of a page in the other language, for the template of the switch, and for search engines."""
-    if not config.two_editions:
+    config = app.config
+    if not config.two_editions or pagename == NOWHERE:
         return
     here, = (edition for edition in EDITIONS.values() if edition == _edition(config))
     other, = (edition for edition in EDITIONS.values() if edition != here)
@@ -110,7 +107,7 @@ def _addresses(base, pagename):
     return {edition: f"{base}{edition.folder}{pagename}.html" for edition in EDITIONS.values()}
 
 
-def _fit_buttons(context):
+def _fit_buttons(app, pagename, templatename, context, doctree):
     """Run buttons on notebooks alone, AI Studio's among them, and the theme's English words for these buttons."""
     buttons = context.get("header_buttons", [])
     if context.get("page_source_suffix") != ".ipynb":
@@ -145,8 +142,8 @@ def _write_site(app, exception):
         return
     folder, page = Path(app.outdir), f"{app.config.root_doc}.html"
     tags = re.findall(HEAD, (folder / page).read_text(encoding="utf-8"), flags=re.S)
-    (folder / "index.html").write_text(INDEX.format(language=_edition(app.config).code, page=page, tags="\n".join(tags)),
-                                       encoding="utf-8")
+    index = INDEX.format(language=_edition(app.config).code, page=page, tags="\n".join(tags))
+    (folder / "index.html").write_text(index, encoding="utf-8")
     if app.config.book_base_url and not _edition(app.config).folder:
         found = sitemap(app.config.book_base_url, list(app.env.found_docs), app.config.two_editions)
         found.write(folder / "sitemap.xml", encoding="utf-8", xml_declaration=True)
@@ -156,11 +153,12 @@ def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx; called by it."""
     app.add_config_value("two_editions", False, "html")  # both are built, so that each page has a twin
     app.add_config_value("book_base_url", "", "html")
-    if base_url(app.config):
+    if base_url(app.config.html_baseurl):
         app.setup_extension("sphinxext.opengraph")
         if not _edition(app.config).folder:  # servers look for it at the top of a site
             app.setup_extension("notfound.extension")
     app.connect("config-inited", _settle, priority=400)
-    app.connect("html-page-context", _finish_page, priority=900)
+    app.connect("html-page-context", _link_editions, priority=400)  # before the theme leaves out templates without text
+    app.connect("html-page-context", _fit_buttons, priority=900)
     app.connect("build-finished", _write_site, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -233,7 +233,7 @@ def test_addresses_from_the_environment_go_first(monkeypatch):
 def test_descriptions_in_plain_words():
     labelled = "<p><strong>What you will be able to do:</strong> run it.\n<strong>Before:</strong> nothing.</p>"
     assert describe(labelled) == "Run it."
-    assert describe("<p><strong>学习目标：</strong>运行本书。<strong>用时：</strong>一分钟。</p>") == "运行本书。"
+    assert describe("<p><strong>学习目标</strong>：运行本书。<strong>用时</strong>：一分钟。</p>") == "运行本书。"
     cited = '<p>A paper <span id="id1">[<a class="r" href="x">YSZ21</a>, <a class="r" href="y">A</a>]</span> says.</p>'
     assert describe(cited) == "A paper says."
     assert len(describe(f"<p>{'字' * 300} 尾</p>")) == 156, "Chinese has no spaces to cut at"

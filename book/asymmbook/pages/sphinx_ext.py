@@ -16,7 +16,7 @@ from asymmlib.base.extras import missing_package
 __all__ = ["describe", "keep_words_private", "setup"]
 
 LENGTH = 155  # characters that search engines show
-LABELLED = re.compile(r"\s*<strong>[^<]*[:：]</strong>(.*?)(?=<strong>|$)", re.S)
+LABELLED = re.compile(r"\s*<strong>[^<]*(?:[:：]</strong>|</strong>\s*[:：])(.*?)(?=<strong>|$)", re.S)
 CITATION = re.compile(r"\s*<span[^>]*>\[(?:<a [^>]*>[^<]*</a>[,\s]*)+\]</span>")
 # What a page may load and whom it may ask: the site itself, also when it is opened as a file. Scripts within the page
 # are the theme's. A page that says more, such as the live one, has its own.

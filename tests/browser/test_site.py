@@ -39,7 +39,8 @@ CUT_OFF = """(() => {
   const edge = document.querySelector('.bd-article').getBoundingClientRect().right + 1;
   return [...document.querySelectorAll('.bd-article :is(pre, table, img, svg, mjx-container, .explorer-table)')]
     .filter(e => e.checkVisibility())
-    .filter(e => (e.scrollWidth > e.clientWidth + 1 && e.clientWidth) || e.getBoundingClientRect().right > edge)
+    .filter(e => e.getBoundingClientRect().right > edge ||
+                 (e.scrollWidth > e.clientWidth + 1 && e.clientWidth && !e.matches('mjx-container:not([display])')))
     .map(e => `${e.tagName} ${e.textContent.trim().slice(0, 80)}`);
 })()"""
 # what passes is thousands of records a page: it stays in the browser

@@ -22,7 +22,8 @@ def sentence() -> str:
     """The reference as a sentence of Markdown."""
     facts = citation()
     address = f" <{facts['address']}>." if facts["address"] else ""
-    return f"{facts['authors']} ({facts['year']}). *{facts['title']}*, version {facts['version']}.{address}"
+    authors = facts["authors"][0].upper() + facts["authors"][1:]
+    return f"{authors} ({facts['year']}). *{facts['title']}*, version {facts['version']}.{address}"
 
 
 def bibtex() -> str:

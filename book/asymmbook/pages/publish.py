@@ -151,7 +151,8 @@ def _write_site(app, exception):
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx; called by it."""
-    app.add_config_value("two_editions", False, "html")  # both are built, so that each page has a twin
+    # whether both are built, so that each page has a twin: `make` knows
+    app.add_config_value("two_editions", os.environ.get("BOOK_EDITIONS") == "both", "html")
     app.add_config_value("book_base_url", "", "html")
     if base_url(app.config.html_baseurl):
         app.setup_extension("sphinxext.opengraph")

@@ -104,6 +104,16 @@ def _untranslated(options):
         print(place, ", ".join(words), text, sep="\n    ")
 
 
+def _pdf_options(command):
+    command.add_argument("edition", choices=("en", "zh_CN"), help="the language to print")
+
+
+def _pdf(options):
+    """Print the whole book to _build/pdf/; `make pdf` builds what is printed and calls this. Needs Chromium."""
+    from asymmbook.pages.pdf import print_book
+    print(print_book(options.edition))
+
+
 def _no_options(command):
     pass
 
@@ -117,6 +127,7 @@ COMMANDS = {
     "visualdl": (_no_options, _visualdl),
     "font": (_no_options, _font),
     "untranslated": (_no_options, _untranslated),
+    "pdf": (_pdf_options, _pdf),
 }
 
 PROMISES = {"experiments": "the same command goes on where it was"}  # when a signal ends them

@@ -36,7 +36,7 @@ BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
 .PHONY: bench book book-zh catalogues figures test quick faults mutants serve notebooks lint unit nbtest site browser \
-  visualdl wheel aistudio clean setup executed english chinese
+  visualdl wheel aistudio clean setup executed english chinese pdf printed
 .DEFAULT_GOAL := book
 
 setup: $(READY) $(BROWSER)
@@ -55,9 +55,12 @@ $(BROWSER): book/live/package.json book/live/package-lock.json
 	  npm ci --prefix book/live --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@ || \
 	  echo "npm could not fetch onnxruntime-web: the live page will say how to get its demo"
 
+# The Chinese edition, a minute more, shows the stored outputs of the notebooks.
+book: export BOOK_EDITIONS := both
 book: $(READY) $(BROWSER)
 	$(RUN) -m asymmlib prepare --data sample
 	$(JUPYTER_BOOK) build . -W -n --keep-going --all
+	$(MAKE) book-zh
 	@echo "Open file://$(CURDIR)/$(SITE)"
 
 test: lint unit nbtest site browser
@@ -105,6 +108,16 @@ english: $(READY) $(BROWSER)
 chinese: $(READY) $(BROWSER)
 	$(RUN) locale/edition.py zh_CN
 	$(JUPYTER_BOOK) $(call EDITION,zh_CN) -W -n --keep-going
+
+# The whole book as one PDF a language, in _build/pdf: Sphinx's page of everything, printed by Chromium.
+pdf: executed
+	$(MAKE) printed EDITION_TO_PRINT=en
+	$(MAKE) printed EDITION_TO_PRINT=zh_CN
+
+printed:
+	$(RUN) locale/edition.py $(EDITION_TO_PRINT)
+	$(JUPYTER_BOOK) $(call EDITION,$(EDITION_TO_PRINT)) --path-output _build/pdf/$(EDITION_TO_PRINT) --builder singlehtml
+	$(RUN) -m asymmbook pdf $(EDITION_TO_PRINT)
 
 # After a change of the English text: bring it into the catalogues of locale/, where its translation is then written.
 catalogues: $(READY)

@@ -4,12 +4,20 @@ Every command is a thin layer over a function that notebooks call too. A user's 
 exit status 2.
 """
 import sys
-from pathlib import Path
 
 from asymmlib.base import interrupts
 from asymmlib.base.commands import run_command
+from asymmlib.deploy.commands import (
+    NETWORK,
+    bench_infer,
+    bench_infer_options,
+    export,
+    export_options,
+    network_options,
+    predict,
+    predict_options,
+)
 from asymmlib.recipes import RECIPES, get_recipe
-from asymmlib.weights.released import RELEASED, available
 
 __all__ = ["console", "main"]
 
@@ -108,78 +116,24 @@ def _train(options):
 
 def _evaluate_options(command):
     _data_options(command)
-    command.add_argument("folder", metavar="RUN", help="name below runs/, or path, of a finished run")
-    command.add_argument("--weights", choices=("last", "best"), default="last", help="which epoch (default last)")
+    network_options(command, positional=True)
     command.add_argument("--split", default="eval", help="train, eval or test (default eval)")
 
 
 def _evaluate(options):
-    """Measure a finished run on one split: mean loss and top-1 over every picture."""
+    """Measure a network on one split: mean loss and top-1 over every picture."""
     from asymmlib.data.sources import prepare
-    from asymmlib.runs import find_run
-    run = find_run(options.folder)
+    from asymmlib.records.classifiers import open_classifier
+    if options.network is None:
+        raise ValueError(f"say which network to measure, with --from: {NETWORK}")
+    classifier = open_classifier(options.network, options.weights)
     prepared = prepare(options.data, archive=options.archive, on_error=options.on_error,
                        test_share=options.test_share or options.split == "test",
                        names_encoding=options.names_encoding)
-    result = run.classifier(options.weights).evaluate(prepared, options.split)
-    print(f"{run.name} ({options.weights}) on {len(result.labels)} {options.split} pictures of {prepared.name}: "
+    result = classifier.evaluate(prepared, options.split)
+    epoch = f" ({classifier.provenance['weights']})" if "weights" in classifier.provenance else ""
+    print(f"{classifier.name}{epoch} on {len(result.labels)} {options.split} pictures of {prepared.name}: "
           f"loss {result.loss:.4f}, top-1 {result.top1:.2%}")
-
-
-def _predict_options(command):
-    command.add_argument("pictures", metavar="IMAGE", nargs="+", help="picture files, or folders of them")
-    command.add_argument("--model", choices=RELEASED,
-                         help="which of the weights that come with the book (default: the first that is here)")
-    command.add_argument("--run", metavar="RUN", dest="folder",
-                         help="instead: name below runs/, or path, of a finished run of your own")
-    command.add_argument("--weights", choices=("last", "best"), default="best",
-                         help="with --run: which epoch (default best)")
-    command.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
-
-
-def _predict(options):
-    """Print the most probable classes of picture files, by the weights that come with the book or by your own run.
-
-    The book's weights know sixteen classes of Caltech-101 and nothing else: see weights/README.md.
-    """
-    from asymmlib.data.layout import picture_files
-    from asymmlib.runs import BATCH, find_run, load_pretrained
-    paths = picture_files(options.pictures)
-    classifier = (find_run(options.folder).classifier(options.weights) if options.folder
-                  else load_pretrained(options.model or _first_released()))
-    failed = 0
-    for start in range(0, len(paths), BATCH):
-        failed += _answer(classifier, paths[start:start + BATCH], options.top, alone=len(paths) == 1)
-    if failed:
-        raise ValueError(f"{failed} of {len(paths)} files cannot be read as pictures; the others are answered above")
-
-
-def _answer(classifier, paths, top, alone=False):
-    """Print the answers for some pictures; those that cannot be read are named. Returns how many those are."""
-    try:
-        rows = classifier.predict(paths)
-    except (ValueError, OSError) as error:
-        if len(paths) > 1:  # so that one bad file does not hide the good ones
-            return sum(_answer(classifier, [path], top) for path in paths)
-        if alone:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for path, probabilities in zip(paths, rows, strict=True):
-        print(path)
-        for index in probabilities.argsort()[::-1][:top]:
-            print(f"  {probabilities[index]:6.1%}  {classifier.classes[index]}")
-    sys.stdout.flush()  # lines come as they are found
-    return 0
-
-
-def _first_released():
-    """The first of the released networks whose weights are here; says so where the first of all is not."""
-    best, here = next(iter(RELEASED)), available()
-    if here and here[0] != best:
-        print(f"{here[0]} answers: the weights of {best} are not here (a checkout has them; ASYMMLIB_WEIGHTS names "
-              "their folder)", file=sys.stderr)
-    return (here or [best])[0]
 
 
 def _convert_options(command):
@@ -194,6 +148,11 @@ def _convert_options(command):
     command.add_argument("--asymmrate", type=int, help="asymmetry rate")
     command.add_argument("--new-head", action="store_true", help="draw a new classifier, for --classes other classes")
     command.add_argument("--classes", type=int, help="number of classes (default: as many as the file has)")
+    command.add_argument("--labels", metavar="FILE", help="the classes' names, one a line, to be written into OUT")
+    command.add_argument("--size", type=int, help="of the pictures in pixels, to be written into OUT")
+    for name in ("mean", "std"):
+        command.add_argument(f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"),
+                             help="of the pictures on the scale 0 to 1, to be written into OUT")
 
 
 def _convert(options):
@@ -203,64 +162,17 @@ def _convert(options):
     safetensors; the bytes tell which.
 
     A checkpoint of 1000 classes starts a network of 16: convert IN OUT.safetensors --new-head --classes 16, then
-    train --start OUT.safetensors.
+    train --start OUT.safetensors. What is written with --labels, --size, --mean and --std makes a file that `predict`
+    can use: predict --from OUT.safetensors.
     """
-    from asymmlib.weights.convert import convert
+    from asymmlib.weights.convert import convert, read_labels
     from asymmlib.weights.settings import shown
+    pictures = {"classes": read_labels(options.labels) if options.labels else None, "size": options.size,
+                "mean": options.mean, "std": options.std}
     network = convert(options.source, options.target, options.to, options.variant, options.width, options.asymmrate,
-                      options.classes, options.new_head, options.key, options.port)
+                      options.classes, options.new_head, options.key, options.port, pictures)
     print(f"{options.target}: {shown(vars(network))}, {network.classifier.weight.shape[1]} classes"
           + (", the classifier drawn anew" if options.new_head else ""))
-
-
-def _export_options(command):
-    command.add_argument("folder", metavar="RUN", help="name below runs/, or path, of a finished run")
-    command.add_argument("--weights", choices=("last", "best"), default="last", help="which epoch (default last)")
-    command.add_argument("--to", metavar="FOLDER", help="where to write (default: export/ in the run's folder)")
-
-
-def _export(options):
-    """Write a finished run as a Paddle Inference model, as ONNX and as float16 weights, and check each.
-
-    Each file is run on random pictures and compared with the network as it is; the differences are printed and stored
-    in export.json. ONNX needs the extra `ship`.
-    """
-    from asymmlib.deploy.export import export_classifier
-    from asymmlib.runs import find_run
-    run = find_run(options.folder)
-    folder = Path(options.to) if options.to else run.folder / "export"
-    differences = export_classifier(run.classifier(options.weights), folder)
-    for path in sorted(folder.iterdir()):
-        print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
-    for name, value in differences.items():
-        print(f"{name:16} differs from the eager logits by {value:.1e}")
-
-
-def _bench_infer_options(command):
-    command.add_argument("--model", default="asymmnet_large", help="a name from `models` (default asymmnet_large)")
-    command.add_argument("--size", type=int, default=224, help="height and width in pixels (default 224)")
-    command.add_argument("--batch", type=int, nargs="+", default=[1, 32], help="batch sizes (default 1 32)")
-    command.add_argument("--rounds", type=int, default=10, help="turns of every engine (default 10)")
-    command.add_argument("--engines", nargs="+", metavar="ENGINE", help="default: all that are installed")
-    command.add_argument("--to", metavar="FILE", help="also write the table there, as CSV")
-
-
-def _bench_infer(options):
-    """Time one network under every inference engine, in turns, against Paddle's eager mode.
-
-    Prints a table with latency percentiles, ratios, versions, CPU and threads. Engines that are not installed are named
-    with the command that brings them; nothing is fetched.
-    """
-    from asymmlib.deploy import timing
-    if not options.engines:
-        for name, reason in timing.available()[1].items():
-            print(f"left out: {name}: {reason}")
-    table = timing.measure(options.model, options.size, options.batch, options.rounds, names=options.engines)
-    columns = ["engine", "batch", "p50_ms", "p90_ms", "p99_ms", "images_per_s", "ratio", "ratio_low", "ratio_high",
-               "difference"]
-    print(table[columns].to_string(index=False, float_format="{:.3g}".format))
-    if options.to:
-        print(timing.write(table, options.to))
 
 
 # command: (its options, what it does)
@@ -269,10 +181,10 @@ COMMANDS = {
     "models": (_models_options, _models),
     "train": (_train_options, _train),
     "evaluate": (_evaluate_options, _evaluate),
-    "predict": (_predict_options, _predict),
+    "predict": (predict_options, predict),
     "convert": (_convert_options, _convert),
-    "export": (_export_options, _export),
-    "bench-infer": (_bench_infer_options, _bench_infer),
+    "export": (export_options, export),
+    "bench-infer": (bench_infer_options, bench_infer),
 }
 
 # What is true when a signal ends a command; `train` says more once it has opened the run

@@ -10,16 +10,15 @@ import re
 from pathlib import Path
 
 import paddle
-from safetensors import safe_open
 
 from asymmlib.base.files import open_regular
-from asymmlib.weights.own import DAMAGE, DIGEST, digest, save_tensors
+from asymmlib.weights.own import DAMAGE, save_tensors, unpack_tensors
 from asymmlib.weights.settings import check_network, complete
 
 __all__ = ["is_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 KEPT = 2
-PATTERN = "epoch-*.safetensors"
+NAME = re.compile(r"epoch-(\d{4,})\.safetensors")  # a copy under another name is none of ours
 OLD = {"schedule", "rows"}  # all that the metadata had before there were digests
 
 
@@ -43,8 +42,8 @@ def save_checkpoint(folder: Path, network: paddle.nn.Layer, optimizer: paddle.op
     metadata = complete(network, {key: json.dumps(value, allow_nan=False) for key, value in facts.items()})
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(tensors, folder / f"epoch-{len(rows):04d}.safetensors", metadata)
-    for old in folder.glob(PATTERN):
-        if re.fullmatch(r"epoch-\d+", old.stem) and int(old.stem[6:]) <= len(rows) - KEPT:
+    for epoch, old in _numbered(folder):
+        if epoch <= len(rows) - KEPT:
             old.unlink()
 
 
@@ -56,8 +55,8 @@ def load_checkpoint(folder: Path | str, network: paddle.nn.Layer, optimizer: pad
     A file that is damaged, of another run or of another network is named in a printed line and the one before is taken.
     Raises `ValueError` where there are some and none of them is good: nothing is lost by that.
     """
-    paths = sorted(Path(folder).glob(PATTERN), reverse=True)
-    for path in paths:
+    found = sorted(_numbered(Path(folder)), reverse=True)
+    for _, path in found:
         try:
             tensors, facts = _read(path)
             if run is not None and facts.get("run", run) != run:
@@ -71,8 +70,8 @@ def load_checkpoint(folder: Path | str, network: paddle.nn.Layer, optimizer: pad
         if scaler is not None and facts.get("scaler"):
             scaler.load_state_dict(facts["scaler"])
         return facts["rows"]
-    if paths:
-        raise ValueError(f"none of the {len(paths)} checkpoints in {folder} can be used (see above): put a good copy "
+    if found:
+        raise ValueError(f"none of the {len(found)} checkpoints in {folder} can be used (see above): put a good copy "
                          "there, or start over with fresh=True (--fresh)")
     return []
 
@@ -85,14 +84,18 @@ def is_checkpoint(path: Path | str) -> bool:
         return False
 
 
+def _numbered(folder):
+    """(epoch, path) of each checkpoint in a folder."""
+    return [(int(name[1]), path) for path in folder.glob("epoch-*")
+            if (name := NAME.fullmatch(path.name)) and not path.is_dir()]
+
+
 def _read(path):
     """({name: array}, {fact: value}) of a checkpoint whose digest is right; raises one of `DAMAGE`."""
-    with open_regular(path), safe_open(path, framework="numpy") as file:  # a pipe there would wait
-        metadata = file.metadata() or {}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    expected = metadata.pop(DIGEST, None)
-    if metadata.keys() != OLD and expected != digest(tensors, metadata):
-        raise ValueError("its content is not what was written: the SHA-256 differs")
+    with open_regular(path) as file:
+        tensors, metadata, signed = unpack_tensors(file.read())
+    if not signed and metadata.keys() != OLD:
+        raise ValueError("it has no SHA-256 of its content")
     facts = {key: json.loads(value) for key, value in metadata.items()}
     if not isinstance(facts["rows"], list) or not isinstance(facts["schedule"], dict):
         raise ValueError("its metadata are of another kind")

@@ -16,7 +16,7 @@ from paddle.vision import models
 
 from asymmlib.complexity import count
 from asymmlib.network import asymmnet_large, asymmnet_small
-from asymmlib.recipes import INITIALISATIONS, NORMS, Recipe
+from asymmlib.recipes import INITIALISATIONS, NORMS
 
 __all__ = ["MODELS", "compare_models", "create_model", "describe_treatment", "he_deviation", "treat"]
 
@@ -106,19 +106,17 @@ def he_deviation(layer: nn.Layer) -> float:
     return math.sqrt(2 / (math.prod(shape[1:]) if len(shape) == 4 else shape[0]))
 
 
-def describe_treatment(name: str, recipe: Recipe, num_classes: int = 16, **settings: Any) -> dict[str, Any]:
-    """What a network is trained with under a recipe, and its cost: a dictionary for one row of a table.
+def describe_treatment(network: nn.Layer, image_size: int) -> dict[str, Any]:
+    """What a network is trained with, and its cost: a dictionary for one row of a table, read from the network itself.
 
-    label, initialisation, norm (momentum and epsilon of its batch norms), dropout (of all its dropout layers), params,
-    macs (of one picture of the recipe's size); read from the network itself, not from the recipe.
+    norm (momentum and epsilon of its batch norms), dropout (of all its dropout layers), params, macs (of one picture of
+    `image_size` pixels).
     """
-    network = treat(create_model(name, num_classes, **settings), recipe.initialisation, recipe.norm, recipe.dropout)
     layers = network.sublayers()
     norms = sorted({(layer._momentum, layer._epsilon) for layer in layers if isinstance(layer, nn.BatchNorm2D)})
     drops = [float(layer.p) for layer in layers if isinstance(layer, nn.Dropout)]
-    cost = count(network, (1, 3, recipe.image_size, recipe.image_size))
-    return {"model": name, "label": MODELS[name].label, "initialisation": recipe.initialisation,
-            "norm": ", ".join(f"{momentum:g} and {epsilon:g}" for momentum, epsilon in norms) or "none",
+    cost = count(network, (1, 3, image_size, image_size))
+    return {"norm": ", ".join(f"{momentum:g} and {epsilon:g}" for momentum, epsilon in norms) or "none",
             "dropout": ", ".join(f"{p:g}" for p in drops) or "none", "params": cost.params, "macs": cost.macs}
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from asymmlib.base.files import atomic_write
+from asymmlib.base.files import atomic_write, has_file
 from asymmlib.base.folders import runs_dir
 from asymmlib.base.tables import read_table
 from asymmlib.data.changes import check_evaluation
@@ -40,7 +40,7 @@ MORE = {"classes": list, "mean": list, "std": list, "manifest_sha256": str, "id"
 LARGEST = 16  # width and asymmetry rate: a network beyond that is an absurd value, and fills the memory
 LICENCE = "MIT"  # of all weights that this library trains; the pictures keep their own
 FIELDS = ("model", "classes", "image_size", "mean", "std", "licence")  # of a card that a Classifier has by itself
-BATCH = 64  # pictures that `Classifier.predict` holds in memory at a time
+BATCH, BATCH_PIXELS = 64, 2**19  # of pictures that are answered at a time: at most so many, of so many pixels together
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,7 @@ class Classifier:
     name: of the run or the release. model: key of `asymmlib.models.MODELS`. network: `paddle.nn.Layer` in eval mode,
     float32 `[N, 3, image_size, image_size]` -> logits `[N, len(classes)]`. mean, std: per channel, on the scale 0 to 1.
     provenance: where the weights come from, as a dictionary for JSON. record: what `check_evaluation` asks of a run.
+    folder: a run's, None for other weights.
     """
 
     name: str
@@ -62,13 +63,26 @@ class Classifier:
     licence: str
     provenance: dict[str, Any]
     record: dict[str, Any] | None = None
+    folder: Path | None = None
 
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How a picture becomes an input, as data for JSON; `describe` says it in words."""
-        return {"colour": "RGB, upright by EXIF", "resize": "squash", "filter": "bilinear", "size": self.image_size,
+        return {"order": "RGB", "orientation": "upright by EXIF", "transparency": "on white", "resize": "squash",
+                "filter": "bilinear, antialiased (Pillow's BILINEAR)", "size": [self.image_size, self.image_size],
                 "range": [0, 1], "mean": list(self.mean), "std": list(self.std), "layout": "NCHW", "dtype": "float32",
                 "output": "logits"}
+
+    @property
+    def none_below(self) -> float | None:
+        """The probability that the best class must reach, or the answer is "none of these"; None: not calibrated."""
+        return self.provenance.get("none_below")
+
+    @property
+    def batch(self) -> int:
+        """How many pictures `predict` gives to the network at a time: fewer of large ones, so that memory is bounded.
+        """
+        return max(1, min(BATCH, BATCH_PIXELS // self.image_size**2))
 
     def describe(self) -> str:
         """The preprocessing in one sentence."""
@@ -97,19 +111,24 @@ class Classifier:
 
         Raises for a file that is missing or no picture, naming it.
         """
+        from asymmlib.data.pictures import load_picture
+        paths, rows = list(paths), [np.empty((0, len(self.classes)))]
+        for start in range(0, len(paths), self.batch):
+            pixels = [load_picture(path, self.image_size) for path in paths[start:start + self.batch]]
+            rows.append(self.probabilities(np.stack(pixels)))
+        return np.concatenate(rows)
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Class probabilities float64 `[N, len(classes)]` of uint8 pictures `[N, image_size, image_size, 3]`."""
         import paddle
 
         from asymmlib.base import interrupts
-        from asymmlib.data.pictures import load_picture, normalise
+        from asymmlib.data.pictures import normalise
         from asymmlib.evaluation import check_finite, softmax
-        paths, rows = list(paths), [np.empty((0, len(self.classes)))]
-        for start in range(0, len(paths), BATCH):
-            pixels = np.stack([load_picture(path, self.image_size) for path in paths[start:start + BATCH]])
-            with paddle.no_grad(), interrupts.postponed():
-                logits = self.network(paddle.to_tensor(normalise(pixels, self.mean, self.std))).numpy()
-            check_finite(logits)
-            rows.append(softmax(logits))
-        return np.concatenate(rows)
+        with paddle.no_grad(), interrupts.postponed():
+            logits = self.network(paddle.to_tensor(normalise(pixels, self.mean, self.std))).numpy()
+        check_finite(logits)
+        return softmax(logits)
 
 
 def load_pretrained(name: str, folder: Path | str | None = None) -> Classifier:
@@ -123,7 +142,7 @@ def load_pretrained(name: str, folder: Path | str | None = None) -> Classifier:
     return _classifier(name, card, card["image_size"], path, card["licence"], provenance)
 
 
-def _classifier(name, info, image_size, path, licence, provenance, record=None):
+def _classifier(name, info, image_size, path, licence, provenance, record=None, folder=None):
     """A `Classifier` of what a card or a run.json says, with the weights of a file."""
     from asymmlib.models import create_model, treat
     from asymmlib.weights.own import check_pictures, load_weights
@@ -134,7 +153,7 @@ def _classifier(name, info, image_size, path, licence, provenance, record=None):
     load_weights(network, path)
     network.eval()
     return Classifier(name, info["model"], network, tuple(info["classes"]), image_size, tuple(info["mean"]),
-                      tuple(info["std"]), licence, provenance, record)
+                      tuple(info["std"]), licence, provenance, record, folder)
 
 
 def _pictures(name, prepared, split, classes, image_size, mean, std):
@@ -142,7 +161,7 @@ def _pictures(name, prepared, split, classes, image_size, mean, std):
     from asymmlib.dataset import Pictures
     if list(prepared.class_names) != list(classes):
         odd = sorted(set(prepared.class_names) ^ set(classes))
-        raise ValueError(f"run {name} knows other classes than {prepared.name} ({', '.join(odd[:5]) or 'another order'}"
+        raise ValueError(f"{name} knows other classes than {prepared.name} ({', '.join(odd[:5]) or 'another order'}"
                          f"{' ...' if len(odd) > 5 else ''}); pass its data with --data")
     return Pictures(prepared, split, image_size, mean=mean, std=std)
 
@@ -176,15 +195,16 @@ class Run:
         """
         if which not in ("last", "best"):
             raise ValueError(f"unknown weights {which!r}; known: last, best")
-        from asymmlib.weights.own import read_metadata
+        from asymmlib.weights.own import read_safetensors
         path = self.folder / f"{which}.safetensors"
-        if not path.is_file() or read_metadata(path).get("run") != self.info.get("id"):
+        if not has_file(path) or read_safetensors(path)[1].get("run") != self.info.get("id"):
             raise FileNotFoundError(f"run {self.name} has no {which} weights yet ({path}): give its train command "
                                     "again, which goes on from the last finished epoch")
         keys = ("settings", "recipe", "manifest_sha256", "pictures", "environment", "result")
         provenance = {"run": self.name, "weights": which, **{key: self.info[key] for key in keys if key in self.info}}
         record = {"manifest": self.manifest, "sha256": self.info.get("manifest_sha256"), "recipe": self.info["recipe"]}
-        return _classifier(self.name, self.info, self.info["recipe"]["image_size"], path, LICENCE, provenance, record)
+        return _classifier(self.name, self.info, self.info["recipe"]["image_size"], path, LICENCE, provenance, record,
+                           self.folder)
 
     @property
     def manifest(self) -> pd.DataFrame | None:
@@ -193,7 +213,7 @@ class Run:
         Raises `ValueError` for one that is damaged or not this run's.
         """
         path = self.folder / "manifest.csv"
-        if not path.is_file():
+        if not has_file(path):
             return None
         frame = read_manifest(path)
         if manifest_hash(frame) != self.info.get("manifest_sha256"):
@@ -227,7 +247,7 @@ def find_run(name: Path | str) -> Run:
     Raises `ValueError` where its run.json is damaged or not of a run.
     """
     for folder in (runs_dir() / str(name), Path(name)):
-        if (folder / "run.json").is_file():
+        if has_file(folder / "run.json"):
             return Run(folder, _read_info(folder / "run.json"))
     known = ", ".join(sorted(path.parent.name for path in runs_dir().glob("*/run.json")))
     raise FileNotFoundError(f"no run {str(name)!r}; known: {known or 'none yet; python -m asymmlib train makes one'}")

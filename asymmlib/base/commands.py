@@ -3,14 +3,38 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 from asymmlib.base import interrupts
 from asymmlib.base.extras import unmet
 from asymmlib.base.startup import load_paddle
 
-__all__ = ["Commands", "make_parser", "run_command"]
+__all__ = ["Commands", "Once", "count", "make_parser", "run_command"]
 
 Commands = Mapping[str, tuple[Callable, Callable]]  # {name: (function that adds options, function that does it)}
+
+
+class Once(argparse.Action):
+    """An option, or several names of one, that may be given one time: which of two values counts is not guessed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        known = getattr(namespace, self.dest, None)
+        if values is None:  # an optional word that is not there
+            return
+        if known is not None:
+            names = " or ".join([*self.option_strings] or [str(self.metavar)])
+            parser.error(f"{known!r} and {values!r} are two answers to one question ({names}): give one of them")
+        setattr(namespace, self.dest, values)
+
+
+def count(text: str) -> int:
+    """The type of an option that counts something: an integer of at least 1."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer of at least 1")
+    return number
 
 
 def run_command(commands: Commands, program: str, description: str, arguments: list[str] | None = None,
@@ -40,8 +64,12 @@ def run_command(commands: Commands, program: str, description: str, arguments: l
 
 
 def make_parser(commands: Commands, program: str, description: str) -> argparse.ArgumentParser:
-    """The parser of `python -m PROGRAM COMMAND`: a command's help is the docstring of the function that does it."""
-    parser = argparse.ArgumentParser(f"python -m {program}", description=description)
+    """The parser of `python -m PROGRAM COMMAND`, or of the script PROGRAM where that was called.
+
+    A command's help is the docstring of the function that does it.
+    """
+    called = Path(sys.argv[0]).stem == program
+    parser = argparse.ArgumentParser(program if called else f"python -m {program}", description=description)
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (add_options, run) in commands.items():
         text = (run.__doc__ or "").strip()

@@ -25,8 +25,21 @@ from typing import IO, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-__all__ = ["READ_ERRORS", "READ_ONLY", "atomic_folder", "atomic_write", "checksum", "locked", "make_folder",
-           "open_regular", "publish", "sweep", "temporary_name", "writing_in"]
+__all__ = [
+    "READ_ERRORS",
+    "READ_ONLY",
+    "atomic_folder",
+    "atomic_write",
+    "checksum",
+    "has_file",
+    "locked",
+    "make_folder",
+    "open_regular",
+    "publish",
+    "sweep",
+    "temporary_name",
+    "writing_in",
+]
 
 CHUNK_BYTES = 2**18
 # What the standard library and NumPy raise on damaged or encrypted archives and headers
@@ -110,7 +123,7 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
 
     path: file to write; its folder is created. mode: "wb" or "w".
     Raises: `PermissionError` or another `OSError`, naming the folder and the settings that move it; `ValueError` for
-    another mode.
+    another mode, and where something else than a file is called `path`, such as a device.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode is {mode!r}; atomic_write accepts 'wb' and 'w'")
@@ -119,6 +132,7 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
     try:
         with writing_in(folder):
+            has_file(path)
             file = open(temporary, mode, **text)  # noqa: SIM115 - closed below, where the block's errors are its own
         with file:
             yield file
@@ -211,7 +225,9 @@ def locked(path: Path | str, lock: Path | None = None) -> Iterator[None]:
             handle.acquire()
     try:
         with suppress(OSError):  # only for who waits
-            owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
+            owner.unlink(missing_ok=True)  # what a killed process left, whatever it is now
+            with open(owner, "x", encoding="utf-8") as file:
+                json.dump({"pid": os.getpid(), "host": platform.node()}, file)
         yield
     finally:
         with suppress(OSError):
@@ -221,7 +237,8 @@ def locked(path: Path | str, lock: Path | None = None) -> Iterator[None]:
 
 def _told(owner):
     try:
-        holder = json.loads(owner.read_text(encoding="utf-8"))
+        with open_regular(owner) as file:
+            holder = json.load(file)
         return f": process {holder['pid']} on {holder['host']}; Ctrl-C gives up"
     except (OSError, ValueError, KeyError, TypeError):
         return "; Ctrl-C gives up"
@@ -233,6 +250,15 @@ def open_regular(path: Path | str) -> BinaryIO:
     Raises `ValueError` that names what else it is; `FileNotFoundError` and other `OSError` as `open` does.
     """
     return open(path, "rb", opener=_open_regular)
+
+
+def has_file(path: Path | str) -> bool:
+    """Whether a file is there, or nothing at all. Raises `ValueError` that names anything else, such as a pipe."""
+    try:
+        _check_regular(path, os.stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _open_regular(path, flags):
@@ -249,7 +275,7 @@ def _open_regular(path, flags):
 def _check_regular(path, status):
     if not stat.S_ISREG(status.st_mode):
         kind = SPECIAL.get(stat.S_IFMT(status.st_mode), "something else")
-        raise ValueError(f"{path} is {kind}, not a file: nothing is read from it")
+        raise ValueError(f"{path} is {kind}, not a file: nothing is read from it, and nothing written there")
 
 
 def checksum(path: Path | str, algorithm: str = "sha256") -> str:

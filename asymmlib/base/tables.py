@@ -1,26 +1,35 @@
 """Recorded tables: CSV files that are read whole, with the columns they should have, or refused by name."""
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from asymmlib.base.files import open_regular
+
 __all__ = ["read_table"]
 
 
-def read_table(path: Path | str, columns: Iterable[str], types: Mapping[str, type] | None = None) -> pd.DataFrame:
+def read_table(path: Path | str, columns: Iterable[str], types: Mapping[str, type] | None = None,
+               absent: pd.DataFrame | None = None) -> pd.DataFrame:
     """Read a CSV file that was written whole, with a line end at its end, as a DataFrame.
 
     columns: names that it has at least, with a value in every row. types: {column: dtype} for those that pandas would
-    guess wrongly. Raises `FileNotFoundError`; `ValueError` that names the file where it is cut off, not of UTF-8, has
-    other columns or rows of another length.
+    guess wrongly. absent: what to return where there is no such file, in place of raising `FileNotFoundError`. Raises
+    `ValueError` that names the file where it is cut off, not of UTF-8, has
+    other columns or rows of another length, or is no regular file, such as a pipe.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no table {path}")
     try:
-        if not path.read_bytes().endswith(b"\n"):
+        with open_regular(path) as file:
+            content = file.read()
+    except FileNotFoundError:
+        if absent is not None:
+            return absent
+        raise FileNotFoundError(f"no table {path}") from None
+    try:
+        if not content.endswith(b"\n"):
             raise ValueError("its last line is cut off")
-        frame = pd.read_csv(path, dtype=types, encoding="utf-8", index_col=False, on_bad_lines="error")
+        frame = pd.read_csv(io.BytesIO(content), dtype=types, encoding="utf-8", index_col=False, on_bad_lines="error")
     except (ValueError, OverflowError, MemoryError) as error:  # pandas' own are ValueErrors
         raise ValueError(_told(path, error)) from error
     missing = [name for name in columns if name not in frame]

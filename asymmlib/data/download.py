@@ -1,12 +1,11 @@
 """Fetch one large file: with a progress bar, resumed after a break, verified before it gets its name."""
-import os
 import time
 from pathlib import Path
 
 import requests
 from tqdm import tqdm
 
-from asymmlib.base.files import checksum, locked, writing_in
+from asymmlib.base.files import checksum, has_file, locked, publish, writing_in
 
 __all__ = ["download"]
 
@@ -36,7 +35,7 @@ def download(url: str, path: Path | str, md5: str, progress: bool = True) -> Pat
     path = Path(path)
     part = path.with_name(path.name + ".part")
     with locked(path):
-        if path.is_file() and checksum(path, "md5") == md5:
+        if has_file(path) and checksum(path, "md5") == md5:
             return path
         try:
             _fetch_with_patience(url, part, progress)
@@ -45,8 +44,7 @@ def download(url: str, path: Path | str, md5: str, progress: bool = True) -> Pat
             raise ConnectionError(f"cannot download {url} ({error}).{kept} Without a network, fetch the file on "
                                   f"another machine and put it at {path} (MD5 {md5}).") from error
         _verify(url, part, md5)
-        with writing_in(path.parent):
-            os.replace(part, path)
+        publish(part, path)
     return path
 
 
@@ -121,4 +119,4 @@ def _verify(url, part, md5):
 
 
 def _size(path):
-    return path.stat().st_size if path.exists() else 0
+    return path.stat().st_size if has_file(path) else 0

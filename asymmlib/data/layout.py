@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,17 +55,17 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURES and not path.is_dir()
 
 
-def picture_files(paths: Iterable[Path | str]) -> list[Path | str]:
-    """The files among some paths, and the pictures in the folders among them. `ValueError` for a folder without any."""
-    files: list[Path | str] = []
-    for path in paths:
-        folder = Path(path).is_dir()
-        inside = [entry for entry in visible_entries(path) if is_picture(entry)] if folder else [path]
-        if not inside:
-            raise ValueError(f"{path} is a folder without pictures in it: give picture files, such as "
-                             f"{Path(path) / '*' / '*.jpg'}")
-        files += inside
-    return files
+def picture_files(folder: Path | str) -> list[Path]:
+    """The pictures in a folder and in those below it, in the order of their names; the folder itself without any.
+
+    Links to folders are not followed, litter and hidden folders are left out.
+    """
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted((name for name in folders if not is_litter(name)), key=nfc)
+        paths = (Path(parent, name) for name in sorted(names, key=nfc) if not is_litter(name))
+        files += [path for path in paths if is_picture(path)]
+    return files or [Path(folder)]
 
 
 def list_pictures(images: Path | str) -> dict[str, list[Path]]:
@@ -88,6 +88,7 @@ def list_pictures(images: Path | str) -> dict[str, list[Path]]:
             left_out += [path for path in inside if not is_picture(path)]
     if left_out:
         _tell(images, left_out)
+    _tell_alike(images, files)
     return {label: sorted(paths, key=lambda path: (nfc(path.name), path)) for label, paths in files.items()}
 
 
@@ -179,6 +180,17 @@ def _tell(images, left_out):
     if pictures:
         print(f"{images}: pictures among them: {len(pictures)} with other endings ({_examples(images, pictures)}); "
               f"used are {', '.join(PICTURES)}: rename what is of such a kind, convert the others")
+
+
+def _tell_alike(images, labels):
+    """Print which classes differ in case, or in spaces at their ends, alone: often one class by two names."""
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault(label.strip().casefold(), []).append(label)
+    pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if pairs:
+        print(f"{images}: warning: classes that differ in case or spaces alone: {'; '.join(pairs[:NAMED])}. They stay "
+              "apart; put the pictures into one folder if they are of one class")
 
 
 def _examples(images, paths):

@@ -201,7 +201,10 @@ def _is_empty(path):
 
 def _check_name(text):
     """Raise `ValueError` for a path that a manifest cannot hold for every machine."""
-    safe_path(text)
+    try:
+        safe_path(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: rename it") from error
     if "\\" in text or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
         raise ValueError("its name has a backslash, a control sign or is not UTF-8: rename it")
 

@@ -12,6 +12,8 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+from asymmlib.data.kinds import UNPACK
+
 __all__ = ["ENCODINGS", "choose", "decode_all", "unicode_path"]
 
 ENCODINGS = ("gb18030", "cp932", "cp850", "cp437")  # in the order in which they are taken where several fit
@@ -21,6 +23,8 @@ CJK = ("gb18030", "cp932")
 # Accented letters of Western European languages; in cp437 and cp850 they are single bytes from 0x80 on
 LATIN = frozenset("äöüÄÖÜßàâçèéêëîïôûùÿœÀÂÇÈÉÊËÎÏÔÛÙáíóúñÁÍÓÚÑªºìòÌÒåæøÅÆØãõÃÕðþÐÞýÝ")
 SHOWN = 3  # names in a printed reading
+LEAST = 0.5  # share of common signs: with fewer it is another encoding
+MORE = "big5, cp949 (Korean) or cp866 (Russian)"  # that are never guessed
 
 
 def unicode_path(raw: bytes, extra: bytes) -> str | None:
@@ -48,18 +52,23 @@ def decode_all(archive: Path, names: Sequence[str | bytes], encoding: str | None
     raw = [name for name in names if isinstance(name, bytes) and not name.isascii()]
     if raw and encoding is None:
         encoding, others = choose(raw)
+        if not encoding:
+            raise ValueError(f"{archive}: its names do not say their encoding, and make words in none of "
+                             f"{', '.join(WORDS.values())}: name theirs, {MORE} or another one, with --names-encoding "
+                             f"(names_encoding=); where they are in several, {UNPACK}")
         _tell(archive, raw, encoding, others)
     try:
         return [name if isinstance(name, str) else name.decode("ascii" if name.isascii() else str(encoding))
                 for name in names]
     except (LookupError, UnicodeError) as error:
         raise ValueError(f"{archive}: its names cannot be read as {encoding} ({error}); give another encoding, such as "
-                         f"{', '.join(ENCODINGS)} or big5, with --names-encoding (names_encoding=)") from error
+                         f"{', '.join(ENCODINGS)} or {MORE}, with --names-encoding (names_encoding=)") from error
 
 
 def choose(raw: list[bytes]) -> tuple[str, list[str]]:
     """(the encoding for all these names, the others that fit as well): UTF-8 where every name is valid, else the one
-    of `ENCODINGS` whose signs are all common in its language, else the one with most common signs."""
+    of `ENCODINGS` whose signs are all common in its language, else the one with most common signs; "" where even in
+    that fewer than half are."""
     readings = {encoding: text for encoding in ("utf-8", *ENCODINGS) if (text := _read(raw, encoding)) is not None}
     fitting = [encoding for encoding in ENCODINGS if encoding in readings and _share(readings[encoding], encoding) == 1]
     if "utf-8" in readings:
@@ -69,7 +78,8 @@ def choose(raw: list[bytes]) -> tuple[str, list[str]]:
                    and not _wedged(readings[encoding])] + fitting
     if not fitting:
         shares = {encoding: _share(readings[encoding], encoding) for encoding in ENCODINGS if encoding in readings}
-        return max(shares, key=lambda encoding: shares[encoding]), []  # of equal ones the first
+        most = max(shares, key=lambda encoding: shares[encoding])  # of equal ones the first
+        return most if shares[most] >= LEAST else "", []
     best = fitting[0]
     if best == "cp932" and len(fitting) > 1 and _wedged(readings[best]):
         best = fitting[1]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from asymmlib.base.files import CHUNK_BYTES, atomic_write, locked, open_regular, sweep
+from asymmlib.base.files import CHUNK_BYTES, atomic_write, has_file, locked, open_regular, sweep
 from asymmlib.data.copies import NearCopies
 from asymmlib.data.decoding import FORMATS, READ_ERRORS, decode
 
@@ -44,7 +44,8 @@ def load_picture(path: Path | str, size: int, sha256: str | None = None) -> np.n
         try:
             return np.asarray(decode(source).resize((size, size), Image.Resampling.BILINEAR))
         except READ_ERRORS as error:
-            raise ValueError(f"{path} is not a readable picture ({error}); replace or remove it") from error
+            remedy = "replace or remove it" if sha256 else "save it anew as JPEG or PNG, or leave it out"
+            raise ValueError(f"{path} is not a readable picture ({error}); {remedy}") from error
 
 
 def _expected(path, data, sha256):
@@ -100,7 +101,7 @@ def _header(number, size):
 
 def _is_whole(path, header, shape):
     """Whether a cache is there, of the right length and with the digest that it carries."""
-    if not path.is_file() or path.stat().st_size != len(header) + np.prod(shape, dtype=np.int64) + DIGEST_BYTES:
+    if not has_file(path) or path.stat().st_size != len(header) + np.prod(shape, dtype=np.int64) + DIGEST_BYTES:
         return False
     status = path.stat()
     return _has_digest(path, header, status.st_size, status.st_mtime_ns, status.st_ino)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from asymmlib.base.files import atomic_folder, atomic_write, temporary_name
+from asymmlib.base.files import atomic_folder, atomic_write, has_file, temporary_name
 from asymmlib.data.things import HUES, THINGS, Pen, colour
 
 __all__ = ["CLASSES", "draw", "draw_sample"]
@@ -37,7 +37,7 @@ def draw_sample(folder: Path | str, per_class: int = 60, size: int = 160, seed: 
     images, marker = Path(folder) / "Images", Path(folder) / "sample.json"
     settings = {"version": VERSION, "per_class": per_class, "size": size, "seed": seed}
     if images.exists():
-        if not marker.is_file():
+        if not has_file(marker):
             raise ValueError(f"{images} exists and was not drawn by this project; choose another folder or remove it")
         if _read(marker, images) == settings:
             return images

@@ -18,6 +18,7 @@ from asymmlib.base.files import (
     READ_ONLY,
     atomic_write,
     checksum,
+    has_file,
     locked,
     make_folder,
     open_regular,
@@ -169,7 +170,7 @@ def _resolve(choice, archive, progress, names_encoding):
         where = "" if Path(choice).is_absolute() else f" below {Path.cwd()}"
         raise FileNotFoundError(f"no data at {choice}: there is no such file or folder{where}; {ACCEPTED}")
     recorded = home() / choice  # the name of earlier `Prepared` data?
-    if (recorded / SOURCE).is_file():
+    if has_file(recorded / SOURCE):
         encoding = _content(recorded / ENCODING)
         source = Path(os.fsdecode(_content(recorded / SOURCE)))
         return _resolve(source, archive, progress, encoding.decode("ascii", "replace") if encoding else names_encoding)
@@ -248,7 +249,7 @@ def _has_folders(folder):
 
 
 def _content(path):
-    return path.read_bytes() if path.is_file() else None
+    return path.read_bytes() if has_file(path) else None
 
 
 def _is_written(frame, path):

@@ -1,1 +1,1 @@
-"""A trained network outside this library: files for other runtimes, each run and compared, and how fast they answer."""
+"""A trained network in use: answers for many pictures, files for other runtimes, each run and compared, and timing."""

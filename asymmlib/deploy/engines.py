@@ -6,6 +6,7 @@ command that brings it, and never fetched. No engine here uses the network or an
 import functools
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ from asymmlib.base.extras import load_package, missing_package
 if TYPE_CHECKING:
     import paddle
 
-__all__ = ["ENGINES", "Engine", "Runner", "load_engine", "missing", "threads"]
+__all__ = ["ENGINES", "Engine", "Runner", "load_engine", "missing", "run_onnx", "threads"]
 
 Runner = Callable[[np.ndarray], np.ndarray]  # float32 [N, 3, H, W] -> logits [N, C]
 
@@ -62,13 +63,29 @@ def _paddle_inference(onednn):
 
 
 def _onnx_runtime(network, export, batch):
+    return _session(export / "model.onnx")
+
+
+def _session(path):
     runtime = load_package("onnxruntime")
     runtime.disable_telemetry_events()  # Microsoft's builds for Windows would report
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads()
-    session = runtime.InferenceSession(str(export / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda pictures: session.run(None, {name: pictures})[0]
+
+
+def run_onnx(path: Path) -> Runner:
+    """A function pictures -> logits for any ONNX file: by ONNX Runtime, or by what the package `onnx` brings itself.
+
+    The latter is slow and enough for a check. Raises `RuntimeError` where neither is here.
+    """
+    if not missing("onnxruntime"):
+        return _session(path)
+    load_package("onnx")
+    evaluator = import_module("onnx.reference").ReferenceEvaluator(str(path))
+    return lambda pictures: evaluator.run(None, {evaluator.input_names[0]: pictures})[0]
 
 
 @functools.cache

@@ -1,26 +1,31 @@
 """A trained network as files that run without this library: `export(network, folder, image_size)`.
 
 - inference.json (Paddle 2: .pdmodel), inference.pdiparams: static program and parameters, for Paddle Inference
-- model.onnx, model-float16.onnx: the network, opset 17, weights as float32 or float16, for ONNX Runtime and OpenVINO
+- model.onnx, model-float16.onnx: the same network, opset 17; weights as float32 or float16, for ONNX Runtime, OpenVINO
+- model-uint8.onnx, where asked for: bytes `[N, H, W, 3]` in: the graph normalises by itself, for the same
+- model-free-size.onnx, where asked for: pictures of any height and width, for the same
 - weights-float16.safetensors: parameters under our names, half the bytes, for `asymmlib.weights.own.load_weights`
+- reference.png: a drawn picture, whose logits stand in export.json and in each ONNX file, for whoever wants to check
 - export.json: classes, preprocessing, versions, and how far each file is from the eager network, for people
 
-Every file is loaded and run before `export` returns, and its logits are compared with those of the network as it is.
+Every file is loaded and run before `export` returns, and its logits are compared with those of the network as it is:
+`asymmlib.deploy.checking`.
 """
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import paddle
 
 from asymmlib.base.environment import environment
 from asymmlib.base.extras import missing_package
-from asymmlib.base.files import atomic_write, make_folder
+from asymmlib.base.files import atomic_write, checksum, make_folder
 from asymmlib.base.startup import native_noise_left_out
-from asymmlib.deploy.engines import ENGINES, load_engine, missing
+from asymmlib.data.pictures import normalise
+from asymmlib.deploy.checking import HALF_WEIGHTS, TOLERANCE, check, difference, eager_logits, rounded, statistics_of
+from asymmlib.deploy.description import PICTURE, as_uint8, describe, draw_reference, reference_pixels, with_logits
 from asymmlib.deploy.onnx_graph import OPSET, halved, make_onnx
 from asymmlib.weights.own import save_tensors
 from asymmlib.weights.settings import complete, marks
@@ -28,49 +33,66 @@ from asymmlib.weights.settings import complete, marks
 if TYPE_CHECKING:
     from asymmlib.runs import Classifier
 
-__all__ = ["TOLERANCE", "check", "eager_logits", "export", "export_classifier", "save_half"]
-
-TOLERANCE = 1e-4     # float32 files: largest difference of a logit, relative to the largest logit where that is above 1
-HALF_TOLERANCE = 5e-2  # float16 weights: rounded to 11 bits once
+__all__ = ["TOLERANCE", "check", "difference", "eager_logits", "export", "export_classifier", "save_half"]
 
 
-def export(network: paddle.nn.Layer, folder: Path | str, image_size: int,
-           metadata: Mapping[str, Any] | None = None) -> dict[str, float]:
-    """Write all files of the table above into `folder`, check each, and return what `check` measured.
+class Form(NamedTuple):
+    """How an ONNX file differs from model.onnx: weights in float16, bytes as input, any height and width."""
+
+    half: bool = False
+    uint8: bool = False
+    free: bool = False
+
+
+FORMS = {"model": Form(), "model-float16": Form(half=True), "model-uint8": Form(uint8=True),
+         "model-free-size": Form(free=True)}
+
+
+def export(network: paddle.nn.Layer, folder: Path | str, image_size: int, metadata: Mapping[str, Any] | None = None,
+           uint8: bool = False, free_size: bool = False) -> dict[str, float]:
+    """Write the files of the table above into `folder`, check each, and return what `check` measured.
 
     network: any of `asymmlib.create_model`, set to eval mode. image_size: pixels a side. metadata: {name: value} for
-    export.json and the ONNX properties (classes, mean, std). Without the package `onnx` the ONNX files are left out,
-    which is printed. Raises `ValueError` for a size below 32, a network that cannot be converted, or a file whose
-    logits differ by more than `TOLERANCE`; `OSError` where the folder cannot be written.
+    export.json and the ONNX properties, as `asymmlib.deploy.description.describe` makes it; with mean and std there is
+    a reference picture. uint8, free_size: also the files that take bytes, and pictures of any size. Without the package
+    `onnx` the ONNX files are left out, which is printed. Raises `ValueError` for a size below 32, a network that cannot
+    be converted, bytes without mean and std, or a file whose logits differ by more than its tolerance; `OSError` where
+    the folder cannot be written.
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 32:
         raise ValueError(f"image_size is {image_size!r}; it must be an integer of at least 32 pixels")
-    folder, metadata = make_folder(folder), metadata or {}
+    folder, metadata = make_folder(folder), dict(metadata or {})
+    statistics = statistics_of(metadata)
+    if uint8 and (statistics is None or "preprocessing" not in metadata):
+        raise ValueError("a file that takes bytes needs the mean and standard deviation and the preprocessing in the "
+                         "metadata")
+    _remove_earlier(folder)
     network.eval()
     _save_inference(network, folder, image_size)
-    save_half(network, folder / "weights-float16.safetensors", {**metadata, "size": image_size})
+    save_half(network, folder / HALF_WEIGHTS, {**metadata, "size": image_size})
+    references = _references(network, folder, image_size, statistics) if statistics else {}
     if missing_package("onnx"):
         print(f"no ONNX files: {missing_package('onnx')}")
     else:
-        properties = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-        for name, half in (("model", False), ("model-float16", True)):
-            model = make_onnx(network, image_size, half, {"image_size": str(image_size), **properties})
-            with atomic_write(folder / f"{name}.onnx") as file:
-                file.write(model.SerializeToString())
-    differences = check(network, folder, image_size)
+        wanted = [name for name, form in FORMS.items() if (not form.uint8 or uint8) and (not form.free or free_size)]
+        for name in wanted:
+            _save_onnx(network, folder, image_size, name, metadata, references)
+    differences = check(network, folder, image_size, statistics=statistics)
+    if references:
+        path, logits = references[False]
+        metadata["reference"] = with_logits(path, logits, TOLERANCE, embedded=False)
     facts = {"image_size": image_size, "opset": OPSET, **metadata, "differences": differences, "tolerance": TOLERANCE,
+             "files": {path.name: {"bytes": path.stat().st_size, "sha256": checksum(path)} for path in _files(folder)},
              "environment": environment()}
     with atomic_write(folder / "export.json", "w") as file:
         file.write(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     return differences
 
 
-def export_classifier(classifier: "Classifier", folder: Path | str) -> dict[str, float]:
-    """Export a `Classifier` with its classes and its preprocessing as metadata; return what `check` measured."""
-    metadata = {"model": classifier.model, "run": classifier.name, "classes": list(classifier.classes),
-                "mean": list(classifier.mean), "std": list(classifier.std), "licence": classifier.licence,
-                "preprocessing": classifier.preprocessing}
-    return export(classifier.network, folder, classifier.image_size, metadata)
+def export_classifier(classifier: "Classifier", folder: Path | str, uint8: bool = False,
+                      free_size: bool = False) -> dict[str, float]:
+    """Export a `Classifier` with its description as metadata; return what `check` measured. Otherwise as `export`."""
+    return export(classifier.network, folder, classifier.image_size, describe(classifier), uint8, free_size)
 
 
 def save_half(network: paddle.nn.Layer, path: Path | str, pictures: Mapping[str, Any] | None = None) -> None:
@@ -84,49 +106,46 @@ def save_half(network: paddle.nn.Layer, path: Path | str, pictures: Mapping[str,
     save_tensors(tensors, path, complete(network, marks(pictures or {})))
 
 
-def check(network: paddle.nn.Layer, folder: Path, image_size: int, pictures: int = 4,
-          seed: int = 0) -> dict[str, float]:
-    """Run every exported file on random pictures; return {engine or file: largest relative difference of a logit}.
+def _files(folder: Path) -> Iterator[Path]:
+    """What an export leaves in a folder, export.json apart."""
+    names = [HALF_WEIGHTS, PICTURE, *(f"{name}.onnx" for name in FORMS),
+             *(f"inference.{end}" for end in ("json", "pdmodel", "pdiparams", "pdiparams.info"))]
+    yield from (folder / name for name in sorted(names) if (folder / name).is_file())
 
-    The difference is `|logit - eager logit| / max(1, largest |eager logit|)`. Engines that are missing are left out;
-    what bfloat16 costs (8 bits, in every layer) is measured and left to the reader. Raises `ValueError` that
-    names a file whose difference is above its tolerance.
-    """
-    rng = np.random.default_rng(seed)
-    images = rng.normal(size=(pictures, 3, image_size, image_size)).astype(np.float32)
-    expected = eager_logits(network, images)
-    runs = {name: load_engine(name, network, folder, pictures) for name in ENGINES
-            if name != "eager" and not missing(name)}
-    found = {name: difference(run(images), expected) for name, run in runs.items()}
-    found["weights-float16"] = difference(_half_logits(network, folder, images), expected)
-    limits = {name: TOLERANCE for name in runs if ENGINES[name].precision == "float32"}
-    limits["weights-float16"] = HALF_TOLERANCE
-    wrong = [f"{name} ({found[name]:.1e})" for name, limit in limits.items() if not found[name] <= limit]
-    if wrong:
-        raise ValueError(f"{folder}: logits differ from the eager network's: {', '.join(wrong)}; allowed are "
-                         f"{TOLERANCE:g} in float32 and {HALF_TOLERANCE:g} with float16 weights")
+
+def _remove_earlier(folder):
+    """Remove the files of an earlier export, where export.json shows that it was one: nothing of it must stay."""
+    record = folder / "export.json"
+    if record.is_file():
+        for path in _files(folder):
+            path.unlink()
+        record.unlink()
+
+
+def _references(network, folder, image_size, statistics):
+    """{whether weights are float16: (path, logits)} of the reference picture."""
+    path = draw_reference(folder, image_size)
+    images = normalise(reference_pixels(path, image_size), *statistics)
+    found = {False: (path, eager_logits(network, images)[0])}
+    with rounded(network, folder):
+        found[True] = (path, eager_logits(network, images)[0])
     return found
 
 
-def difference(logits: np.ndarray, expected: np.ndarray) -> float:
-    """Largest |logit - expected| over max(1, largest |expected|)."""
-    return float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max()))
-
-
-def eager_logits(network: paddle.nn.Layer, images: np.ndarray) -> np.ndarray:
-    """Logits `[N, C]` of a network as Paddle runs it, without gradients: what every export is compared with."""
-    return load_engine("eager", network, None, len(images))(images)
-
-
-def _half_logits(network, folder, images):
-    """Logits with the stored float16 weights; the network's own are put back."""
-    from asymmlib.weights.own import load_weights
-    own = {name: value.clone() for name, value in network.state_dict().items()}
-    try:
-        load_weights(network, folder / "weights-float16.safetensors")
-        return eager_logits(network, images)
-    finally:
-        network.set_state_dict(own)
+def _save_onnx(network, folder, image_size, name, metadata, references):
+    form = FORMS[name]
+    described = as_uint8(metadata) if form.uint8 else {**metadata}
+    if form.free and "preprocessing" in described:
+        described["preprocessing"] = {**described["preprocessing"], "sizes": "any height and width of at least 32"}
+    if references:
+        path, logits = references[form.half]
+        described["reference"] = with_logits(path, logits, TOLERANCE, embedded=True)
+    properties = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                  for key, value in {"image_size": image_size, **described}.items()}
+    model = make_onnx(network, None if form.free else image_size, form.half, properties,
+                      statistics_of(metadata) if form.uint8 else None)
+    with atomic_write(folder / f"{name}.onnx") as file:
+        file.write(model.SerializeToString())
 
 
 def _save_inference(network, folder, image_size):

@@ -6,7 +6,7 @@ its operators becomes one ONNX node by the table `WRITERS`. Needs the package `o
 
 Source: the operator tables of the ONNX specification, opset 17; names of Paddle's operators from its static programs.
 """
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -23,29 +23,36 @@ IR_VERSION = 8   # the file format that came with opset 17
 INPUT, OUTPUT = "pictures", "logits"
 
 
-def make_onnx(network: paddle.nn.Layer, image_size: int, half: bool = False,
-              metadata: Mapping[str, str] | None = None) -> Any:
+def make_onnx(network: paddle.nn.Layer, image_size: int | None, half: bool = False,
+              metadata: Mapping[str, str] | None = None,
+              statistics: tuple[Sequence[float], Sequence[float]] | None = None) -> Any:
     """Convert a network in eval mode: float32 `[N, 3, image_size, image_size]` -> `[N, classes]`, any N.
 
-    half: store weights as float16 (see `halved`), cast to float32 when the model is loaded: half the bytes, and the
-    arithmetic stays float32.
-    metadata: {text: text} for the model's properties. Returns an `onnx.ModelProto` that has passed ONNX's checker.
-    Raises `ValueError` for a network in training mode and for operators or settings that are not in `WRITERS`,
-    `RuntimeError` where the package `onnx` is missing.
+    image_size: None leaves height and width open. half: store weights as float16 (see `halved`), cast to float32 when
+    the model is loaded: half the bytes, and the arithmetic stays float32. metadata: {text: text} for the model's
+    properties. statistics: (mean, std) of three channels on the scale 0 to 1; the graph then takes uint8 pictures
+    `[N, image_size, image_size, 3]` and normalises them itself.
+
+    Returns an `onnx.ModelProto` that has passed ONNX's checker. Raises `ValueError` for a network in training mode and
+    for operators or settings that are not in `WRITERS`, `RuntimeError` where the package `onnx` is missing.
     """
     onnx = load_package("onnx")
     if network.training:
         raise ValueError("the network is in training mode: batch norm and dropout would be exported as they train; "
                          "call network.eval() first")
     graph = _Graph(onnx.helper, half)
+    if statistics is not None:
+        graph.normalise(*statistics)
     tensors = {tensor.name: (name, tensor.numpy()) for name, tensor in network.state_dict().items()}
     for op in trace(network, image_size):
         graph.convert(op, tensors)
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    helper, kinds = onnx.helper, onnx.TensorProto
     graph.add("Identity", [graph.last], output=OUTPUT)
-    shapes = {INPUT: ["N", 3, image_size, image_size], OUTPUT: ["N", graph.shape[1]]}
-    ends = {name: helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()}
-    body = helper.make_graph(graph.nodes, type(network).__name__, [ends[INPUT]], [ends[OUTPUT]],
+    sides = ["height", "width"] if image_size is None else [image_size] * 2
+    source = (kinds.FLOAT, ["N", 3, *sides]) if statistics is None else (kinds.UINT8, ["N", *sides, 3])
+    ends = [helper.make_tensor_value_info(name, kind, shape)
+            for name, (kind, shape) in ((INPUT, source), (OUTPUT, (kinds.FLOAT, ["N", graph.shape[1]])))]
+    body = helper.make_graph(graph.nodes, type(network).__name__, ends[:1], ends[1:],
                              list(graph.initializers.values()))
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
                               producer_name="asymmlib")
@@ -54,7 +61,7 @@ def make_onnx(network: paddle.nn.Layer, image_size: int, half: bool = False,
     return model
 
 
-def trace(network: paddle.nn.Layer, image_size: int) -> Iterator[Any]:
+def trace(network: paddle.nn.Layer, image_size: int | None) -> Iterator[Any]:
     """Yield the operators of the network's static program, in order; the network itself stays as it is."""
     spec = [paddle.static.InputSpec([None, 3, image_size, image_size], "float32", INPUT)]
     traced = paddle.jit.to_static(network.forward, input_spec=spec, full_graph=True)
@@ -84,6 +91,14 @@ class _Graph:
         self.constants: dict[int, Any] = {}
         self.last: str | None = None
         self.shape: list[int] = []
+        self.source = INPUT  # what the network's first operator reads
+
+    def normalise(self, mean, std):
+        """Make float32 NCHW of uint8 NHWC, in the steps of `asymmlib.data.pictures.normalise`."""
+        scale, shift = 1 / (255 * np.asarray(std)), -np.asarray(mean) / np.asarray(std)
+        scaled = self.add("Mul", [self.add("Cast", [INPUT], to=1), self.store("scale", scale.astype(np.float32))])
+        shifted = self.add("Add", [scaled, self.store("shift", shift.astype(np.float32))])
+        self.source = self.add("Transpose", [shifted], perm=[0, 3, 1, 2])
 
     def convert(self, op, tensors):
         """Write one operator of Paddle's program."""
@@ -166,6 +181,8 @@ def _pool(graph, attributes, inputs, _):
     if size == [1, 1]:
         return graph.add("GlobalAveragePool", source)
     given = list(inputs[0].shape[2:])
+    if min(given) < 1:
+        raise ValueError(f"adaptive pooling to {size} has no ONNX form for pictures of any size; export for one size")
     step = [a // b for a, b in zip(given, size, strict=True)]
     if [a * b for a, b in zip(step, size, strict=True)] != given:
         raise ValueError(f"adaptive pooling from {given} to {size} has no ONNX form; choose an image size that divides")
@@ -215,7 +232,8 @@ def _later(graph, attributes, inputs, _):
 
 # Paddle's operator -> what writes it
 WRITERS = {
-    "parameter": _parameter, "data": lambda *_: INPUT, "full": _later, "full_int_array": _later, "combine": _later,
+    "parameter": _parameter, "data": lambda graph, *_: graph.source, "full": _later, "full_int_array": _later,
+    "combine": _later,
     "conv2d": _conv, "depthwise_conv2d": _conv, "batch_norm": _batch_norm, "pool2d": _pool, "matmul": _matmul,
     "add": _same("Add"), "multiply": _same("Mul"), "concat": _concat, "reshape": _reshape, "flatten": _flatten,
     "dropout": _dropout, "relu": _same("Relu"), "relu6": _relu6, "hardswish": _same("HardSwish"),

@@ -15,8 +15,9 @@ import pandas as pd
 
 from asymmlib.base.environment import environment, package_versions
 from asymmlib.base.files import atomic_write
+from asymmlib.deploy.checking import difference, eager_logits
 from asymmlib.deploy.engines import ENGINES, Runner, load_engine, missing, threads
-from asymmlib.deploy.export import difference, eager_logits, export
+from asymmlib.deploy.export import export
 from asymmlib.models import create_model
 
 __all__ = ["PERCENTILES", "available", "measure", "prepare_engines", "summarise", "take_turns", "typical_network",
@@ -34,13 +35,14 @@ def available(names: Sequence[str] = tuple(ENGINES)) -> tuple[list[str], dict[st
 
 
 def measure(model: str = "asymmnet_large", image_size: int = 224, batches: Sequence[int] = (1, 32), rounds: int = 10,
-            turn_s: float = 0.5, names: Sequence[str] | None = None, classes: int = 16) -> pd.DataFrame:
+            turn_s: float = 0.5, names: Sequence[str] | None = None, classes: int = 16,
+            network: paddle.nn.Layer | None = None) -> pd.DataFrame:
     """Time the engines that can run here; return one row per engine and batch, as `summarise` describes.
 
-    The network is `typical_network`'s: speed does not depend on its weights. rounds: turns of each engine; turn_s:
-    length of one, seconds (at least two answers). names: engines, default all that run here; the eager network
-    is always among them. Raises `ValueError` for unknown names and counts below 1, `RuntimeError` for an engine that
-    was asked for by name and cannot run.
+    The network is `typical_network`'s, as speed does not depend on weights; or `network`, called `model`. rounds:
+    turns of each engine; turn_s: length of one, seconds (at least two answers). names: engines, default all that run
+    here; the eager network is always among them. Raises `ValueError` for unknown names and counts below 1,
+    `RuntimeError` for an engine that was asked for by name and cannot run.
     """
     for name, value in (("rounds", rounds), *(("batches", batch) for batch in batches)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -48,7 +50,7 @@ def measure(model: str = "asymmnet_large", image_size: int = 224, batches: Seque
     able, reasons = available(tuple(ENGINES) if names is None else ("eager", *(n for n in names if n != "eager")))
     if names is not None and reasons:
         raise RuntimeError("; ".join(f"engine {name!r} cannot run: {why}" for name, why in reasons.items()))
-    network, rows = typical_network(model, classes), []
+    network, rows = typical_network(model, classes) if network is None else network, []
     with tempfile.TemporaryDirectory() as folder:
         export(network, folder, image_size)
         for batch in batches:

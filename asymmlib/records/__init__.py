@@ -1,1 +1,1 @@
-"""The records of runs on disk: opening their folders so that nothing of anybody is lost."""
+"""What is stored of training: opening a run's folder so that nothing of anybody is lost; any weights by one name."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from asymmlib.base.files import locked, make_folder, sweep
+from asymmlib.base.files import has_file, locked, make_folder, sweep
 from asymmlib.base.folders import runs_dir
 from asymmlib.checkpoint import is_checkpoint
 from asymmlib.data.changes import changes
@@ -24,8 +24,9 @@ __all__ = ["locked_run", "open_run", "run_folder"]
 
 # All that a run, its predictions and its export leave in the folder, run.json apart
 MADE = ("history.csv", "best.safetensors", "last.safetensors", "manifest.csv", "predictions.npz", "failure.txt",
-        "checkpoints/epoch-*.safetensors", "visualdl/vdlrecords.*.log", "export/export.json", "export/inference.*",
-        "export/model.onnx", "export/model-float16.onnx", "export/weights-float16.safetensors")
+        "checkpoints/epoch-[0-9][0-9][0-9][0-9].safetensors", "checkpoints/epoch-[1-9][0-9][0-9][0-9][0-9].safetensors",
+        "visualdl/vdlrecords.*.log", "export/export.json", "export/inference.*", "export/model.onnx",
+        "export/model-*.onnx", "export/weights-float16.safetensors", "export/reference.png")
 NOTES = ("failure.txt", "log.txt")  # what asks for a run may write there before it has begun: no other work
 WORDS = {"model": "model", "settings": "settings", "recipe": "recipe", "manifest_sha256": "set of pictures",
          "start": "start"}
@@ -55,7 +56,7 @@ def locked_run(folder: Path, fresh: bool = False) -> Iterator[None]:
     """
     _refuse_foreign(folder, fresh)
     with locked(folder, make_folder(folder) / ".lock"):
-        if (folder / "run.json").is_file():
+        if has_file(folder / "run.json"):
             for place in (folder, folder / "checkpoints"):
                 sweep(place)  # what a killed job left
         yield
@@ -68,7 +69,7 @@ def open_run(folder: Path, wanted: dict[str, Any], manifest: pd.DataFrame, fresh
     Raises `ValueError` that names each difference, and for a folder that holds something else.
     """
     _refuse_foreign(folder, fresh)
-    if fresh or not (folder / "run.json").exists():
+    if fresh or not has_file(folder / "run.json"):
         return _begin(Run(folder, {**wanted, "id": uuid.uuid4().hex, "beginning": True}).write(), manifest)
     run = find_run(folder)
     kinds, lines = _differences(run, wanted, manifest)
@@ -103,7 +104,7 @@ def _refuse_foreign(folder, fresh=False):
         return
     if not folder.is_dir():
         raise ValueError(f"{folder} is a file, where the folder of a run should be: choose another name (--name)")
-    if (folder / "run.json").is_file():
+    if has_file(folder / "run.json"):
         return _refuse_foreign_record(folder, fresh)
     names = (path.name for path in folder.iterdir())
     found = sorted(name for name in names if not name.startswith(".") and name not in NOTES)

@@ -15,12 +15,12 @@ import numpy as np
 from asymmlib.base.files import READ_ERRORS, open_regular
 from asymmlib.data.kinds import HEAD_BYTES, kind_of
 from asymmlib.weights.gluon import parse_params
-from asymmlib.weights.own import read_metadata, read_safetensors
+from asymmlib.weights.own import read_safetensors
 from asymmlib.weights.pickles import Made, Name
 from asymmlib.weights.pth import parse_archive, parse_pickle
 from asymmlib.weights.tensors import Array, Tensor
 
-__all__ = ["Contents", "Leaf", "read_contents"]
+__all__ = ["SAVE", "Contents", "Leaf", "read_contents"]
 
 DEEPEST, LONGEST, MOST = 64, 500, 50_000  # dicts in dicts, letters of a name, entries: no real file comes near
 MODULE = ("_parameters", "_buffers", "_modules")  # what a module of PyTorch keeps its tensors and its parts under
@@ -91,7 +91,7 @@ def read_contents(path: Path | str) -> Contents:
 
 def _parse(data, path):
     if data[4:9] == b"\0\0\0\0{":  # first, as the length before it may look like anything
-        return _plain(read_safetensors(path), read_metadata(path))
+        return _plain(*read_safetensors(path))
     if data.startswith(b"PK"):
         return _parse_zip(data, path)
     if data.startswith((b"\x80", b"(d", b"ccollections\n")):  # the last two: protocol 0 of Python 2
@@ -132,7 +132,9 @@ def _unknown(head, path):
     """What to say of a file of another kind."""
     kind = kind_of(head)
     what = kind.what if kind else f"of no kind that is read here (it begins with {head[:8].hex(' ')})"
-    remedy = (kind.remedy if kind and "fetch" in kind.remedy else
+    remedy = ("it names files of which each has a part: join them, load_state_dict in PyTorch, and save the whole, "
+              "torch.save(model.state_dict(), OUT)" if b'"weight_map"' in head else
+              kind.remedy if kind and "fetch" in kind.remedy else
               "numpy.savez(OUT, **state) writes a whole state" if kind and "NumPy" in kind.what else
               "unpack it, and give the file of weights in it" if kind and "archive" in kind.what else SAVE)
     return f"{path} is {what}, not a file of weights: {remedy}"

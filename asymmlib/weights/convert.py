@@ -1,12 +1,13 @@
 """Convert weight files of others to ours and ours to theirs, for `python -m asymmlib convert` and `train --start`."""
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from paddle import nn
 
 from asymmlib.base import parallel
+from asymmlib.base.files import open_regular
 from asymmlib.network import PORTS, AsymmNet, plan_blocks
 from asymmlib.weights.contents import read_contents
 from asymmlib.weights.find import TOP, Found, find_network
@@ -14,7 +15,7 @@ from asymmlib.weights.official import export_official, load_found
 from asymmlib.weights.own import load_weights, save_weights
 from asymmlib.weights.settings import NETWORK, PICTURES, check_network, marks, plans_of, shown
 
-__all__ = ["convert", "start_from"]
+__all__ = ["convert", "read_labels", "read_network", "start_from"]
 
 WORDS = {"ours": "our own names", "paddle": "the authors' PyTorch names in Paddle",
          "pytorch": "the authors' PyTorch names", "gluon": "the authors' Gluon names",
@@ -23,13 +24,15 @@ WORDS = {"ours": "our own names", "paddle": "the authors' PyTorch names in Paddl
 
 def convert(source: Path | str, target: Path | str, to: str = "ours", variant: str | None = None,
             width: float | None = None, asymmrate: int | None = None, classes: int | None = None,
-            new_head: bool = False, key: str | None = None, port: str | None = None) -> AsymmNet:
+            new_head: bool = False, key: str | None = None, port: str | None = None,
+            pictures: Mapping[str, Any] | None = None) -> AsymmNet:
     """Convert a file of weights: to ours (`to="ours"`) or to the names of the authors' PyTorch code (`to="official"`).
 
     Returns the `AsymmNet` in between, and prints what was taken from the file and what was left out. Variant, width and
     rate are solved from the shapes of the arrays, the port from their names; those that are given are held against it,
     but `port`, which decides. classes: by default as many as the file has. new_head: draw a new classifier for that
-    many classes. key: which network, where the file has several.
+    many classes. key: which network, where the file has several. pictures: what is known of them beyond what the file
+    says, of "classes" (names), "size", "mean" and "std", to be written into it.
     Raises `ValueError` for a file that fits no such network, and whatever the loading functions raise.
     """
     if to not in ("ours", "official"):
@@ -37,19 +40,57 @@ def convert(source: Path | str, target: Path | str, to: str = "ours", variant: s
     if Path(target).suffix not in ((".safetensors",) if to == "ours" else (".safetensors", ".npz")):
         raise ValueError(f"cannot write {target}; the name must end in .safetensors"
                          + (" or .npz" if to == "official" else ""))
-    if port not in (None, *PORTS):
-        raise ValueError(f"unknown port {port!r}; known: {', '.join(PORTS)}")
-    found = find_network(read_contents(source), source, key, port)
-    settings = _settings(found, {"variant": variant, "width": width, "asymmrate": asymmrate})
-    network = AsymmNet(**settings, num_classes=_classes(found, classes, new_head))
-    load_found(network, found, new_head)
+    given = {"variant": variant, "width": width, "asymmrate": asymmrate}
+    network, found = read_network(source, key, port, given, classes, new_head)
+    known = {name: found.about.get(name) for name in PICTURES if not new_head or name != "classes"}
+    known |= {name: value for name, value in (pictures or {}).items() if value is not None}
+    _check_pictures(known, network.classifier.weight.shape[1])
     print(told(found), flush=True)
-    pictures = {name: found.about.get(name) for name in PICTURES if not new_head or name != "classes"}
     if to == "ours":
-        save_weights(network, target, marks(pictures))
+        save_weights(network, target, marks(known))
     else:
         export_official(network, target)
     return network
+
+
+def read_network(source: Path | str, key: str | None = None, port: str | None = None,
+                 given: Mapping[str, Any] | None = None, classes: int | None = None,
+                 new_head: bool = False) -> tuple[AsymmNet, Found]:
+    """(network with the weights of a file, what was found there); arguments and errors as those of `convert`."""
+    if port not in (None, *PORTS):
+        raise ValueError(f"unknown port {port!r}; known: {', '.join(PORTS)}")
+    found = find_network(read_contents(source), source, key, port)
+    network = AsymmNet(**_settings(found, dict(given or {})), num_classes=_classes(found, classes, new_head))
+    load_found(network, found, new_head)
+    return network, found
+
+
+def read_labels(path: Path | str) -> list[str]:
+    """Names of classes out of a text file, one a line, empty lines apart. Raises `ValueError` for doubles and no text.
+    """
+    with open_regular(path) as file:
+        data = file.read()
+    try:
+        names = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error}): give a file with the name of one class a line"
+                         ) from error
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double or len(names) < 2:
+        raise ValueError(f"{path}: " + (f"{double[0]!r} is there more than once" if double else "fewer than two names")
+                         + "; give the name of one class a line, in the order of the network's outputs")
+    return names
+
+
+def _check_pictures(known, count):
+    """Raise `ValueError` for class names that are not as many as the classes, and for numbers that no picture has."""
+    names, size = known.get("classes"), known.get("size")
+    if isinstance(names, list) and len(names) != count:
+        raise ValueError(f"{len(names)} names of classes for a network of {count}: give one for each, in its order")
+    if size is not None and size < 32:
+        raise ValueError(f"size is {size}; pictures have at least 32 pixels a side")
+    if known.get("std") is not None and not all(value > 0 for value in known["std"]):
+        raise ValueError(f"std is {known['std']}; standard deviations are above 0")
 
 
 def _settings(found: Found, given: dict[str, Any]) -> dict[str, Any]:

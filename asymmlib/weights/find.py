@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from asymmlib.network import FEATURES, ROWS, plan_blocks
-from asymmlib.weights.contents import Contents
+from asymmlib.weights.contents import SAVE, Contents
 from asymmlib.weights.names import NAMINGS, network_names
 from asymmlib.weights.settings import NETWORK, read_settings
 from asymmlib.weights.solve import solve
@@ -35,6 +35,7 @@ REMEDIES = {
     r"\.weight_[gv]$": "call torch.nn.utils.remove_weight_norm(layer) for each such layer",
     r"_packed_params|zero_point$|activation_post_process": "it is quantised: save the network from before that",
     r"flat_param": "it is sharded by FSDP: save the full state dict (StateDictType.FULL_STATE_DICT)",
+    r"(momentum_buffer|exp_avg|exp_avg_sq)$": "it has an optimiser's state alone: give the file of the network",
     r"\.lora_[AB]": "it has adapters: merge them (merge_and_unload)",
 }
 
@@ -143,9 +144,7 @@ class Found:
     def remedy(self) -> str:
         """What to do about a file that does not fit, by its names; "" where they tell nothing."""
         head = "\nIt has a classifier of its own: to start from the rest, add --new-head (new_head=True)"
-        return odd_tensors(self.contents) + next((
-            f"\n{remedy}" for pattern, remedy in REMEDIES.items()
-            if any(re.search(pattern, name) for name in self.contents.leaves)), head if self.heads() else "")
+        return odd_tensors(self.contents) + (_remedy(self.contents) or (head if self.heads() else ""))
 
     def left_out(self) -> list[str]:
         """What else is in the file, by the outermost name that holds nothing of the network."""
@@ -226,10 +225,16 @@ def odd_tensors(contents: Contents) -> str:
             "(value.dequantize(), value.to_dense())")
 
 
+def _remedy(contents):
+    """What the names tell to do, as a line; "" where they tell nothing."""
+    return next((f"\n{remedy}" for pattern, remedy in REMEDIES.items()
+                 if any(re.search(pattern, name) for name in contents.leaves)), "")
+
+
 def _nothing(contents, source):
     names = list(contents.leaves)
     if not names:
         return (f"{source} holds no arrays" + (f", only {', '.join(contents.entries[:5])}" if contents.entries else "")
                 + ": save the weights, torch.save(model.state_dict(), OUT)" + odd_tensors(contents))
     return (f"{source}: none of the {len(names)} names is of an AsymmNet (the first: {', '.join(names[:3])}); known "
-            f"namings: {', '.join(NAMINGS)}")
+            f"namings: {', '.join(NAMINGS)}" + (_remedy(contents) or f"\nTo save the network itself: {SAVE}"))

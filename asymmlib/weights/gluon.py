@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from asymmlib.base.files import open_regular
+
 __all__ = ["parse_params", "read_params"]
 
 LIST = 0x112
@@ -26,10 +28,11 @@ def read_params(path: Path | str) -> dict[str, np.ndarray]:
     Raises `FileNotFoundError`, and `ValueError` for a file that is truncated, damaged or of another kind: it says at
     which byte. Counts, sizes and lengths are held against the bytes that are left before memory is taken.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no weights at {path}")
-    return parse_params(path.read_bytes(), path)
+    try:
+        with open_regular(path) as file:
+            return parse_params(file.read(), path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no weights at {path}") from None
 
 
 def parse_params(data: bytes, source: Path | str) -> dict[str, np.ndarray]:

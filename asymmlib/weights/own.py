@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import nn
-from safetensors import SafetensorError, deserialize, safe_open
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from asymmlib.base.files import READ_ERRORS, atomic_write, open_regular
-from asymmlib.weights.settings import PICTURES, check_network, complete, read_settings
+from asymmlib.weights.settings import PICTURES, SETTINGS, check_network, complete, read_settings
 
-__all__ = ["DAMAGE", "DIGEST", "check_pictures", "digest", "fill", "load_weights", "pack_tensors", "read_metadata",
-           "read_safetensors", "save_tensors", "save_weights", "tensors_of"]
+__all__ = ["DAMAGE", "check_pictures", "digest", "fill", "load_weights", "pack_tensors", "read_safetensors",
+           "save_tensors", "save_weights", "tensors_of", "unpack_tensors"]
 
 DIGEST = "content_sha256"  # in the metadata
 MOST = 20  # problems that are listed
@@ -47,6 +47,27 @@ def pack_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str])
     return save(dict(tensors), metadata={**metadata, DIGEST: digest(tensors, metadata)})
 
 
+def unpack_tensors(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str], bool]:
+    """({name: array}, {name: text} of the metadata without the digest, whether there was one) of such bytes.
+
+    bfloat16 becomes float32, which holds it exactly. Raises one of `DAMAGE`: a `ValueError` where the SHA-256 differs,
+    and for numbers of a kind that NumPy does not have.
+    """
+    found = deserialize(content)
+    length = int.from_bytes(content[:8], "little")  # of the header, which `deserialize` has checked
+    metadata = dict(json.loads(content[8:8 + length]).get("__metadata__") or {})
+    kinds = {entry["dtype"] for _, entry in found} - TYPES.keys() - {"BF16"}
+    if kinds:
+        raise ValueError(f"it holds numbers that are not read ({', '.join(sorted(kinds))}): save them as float32, "
+                         "float16 or bfloat16")
+    tensors = {name: _array(entry) for name, entry in found}
+    expected = metadata.pop(DIGEST, None)
+    if expected is not None and expected != digest(tensors, metadata):
+        raise ValueError("its content is not what was written (the SHA-256 differs): take another copy, or make it "
+                         "anew")
+    return tensors, metadata, expected is not None
+
+
 def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
     """SHA-256 over names, types, shapes and bytes of {name: array}, and over the metadata {name: text}."""
     found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
@@ -64,15 +85,15 @@ def load_weights(network: nn.Layer, path: Path | str, new_head: bool = False) ->
     is of another network by its settings, or has missing, unexpected or wrongly shaped entries: all are named at once,
     and nothing is loaded then.
     """
-    tensors = read_safetensors(path)
-    check_network(network, read_settings(read_metadata(path), path), path)
+    tensors, metadata = read_safetensors(path)
+    check_network(network, read_settings(metadata, path), path)
     own = {name: name for name in network.state_dict()}
     fill(network, tensors, own, path, new_head)
 
 
 def check_pictures(path: Path | str, expected: Mapping[str, Any]) -> None:
     """Raise `ValueError` where a file of weights says other "classes", "size", "mean" or "std" than are expected."""
-    settings = read_settings(read_metadata(path), path)
+    settings = read_settings(read_safetensors(path)[1], path)
     for key in PICTURES:
         said, wanted = settings.get(key), expected.get(key)
         if isinstance(said, int) and isinstance(wanted, Sized):
@@ -82,45 +103,25 @@ def check_pictures(path: Path | str, expected: Mapping[str, Any]) -> None:
                              "record or the right weights back")
 
 
-def read_safetensors(path: Path | str) -> dict[str, np.ndarray]:
-    """Read a safetensors file as {name: array}; bfloat16 becomes float32, which holds it exactly.
+def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read a safetensors file as {name: array} and its metadata {name: text}; bfloat16 becomes float32.
 
     Raises `FileNotFoundError`; `ValueError` for a damaged file, and for numbers of a kind that NumPy does not have.
     """
-    content, metadata = _bytes(path), read_metadata(path)
-    try:
-        found = deserialize(content)
-        kinds = {entry["dtype"] for _, entry in found} - TYPES.keys() - {"BF16"}
-        tensors = {} if kinds else {name: _array(entry) for name, entry in found}
-    except DAMAGE as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
-    if kinds:
-        raise ValueError(f"{path} holds numbers that are not read ({', '.join(sorted(kinds))}): save them as float32, "
-                         "float16 or bfloat16")
-    expected = metadata.pop(DIGEST, None)
-    if expected is not None and expected != digest(tensors, metadata):
-        raise ValueError(f"{path} is damaged: its content is not what was written (the SHA-256 differs); take a "
-                         "copy, or train or convert anew")
-    return tensors
-
-
-def read_metadata(path: Path | str) -> dict[str, str]:
-    """The metadata {name: text} of a safetensors file. Raises `FileNotFoundError`; `ValueError` for a damaged file."""
-    _bytes(path, 0)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
-    except DAMAGE as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
-
-
-def _bytes(path, size=-1):
-    """The content of a regular file; nothing else is opened, as reading a pipe would wait."""
     try:
         with open_regular(path) as file:
-            return file.read(size)
+            content = file.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"no weights at {path}") from None
+    try:
+        tensors, metadata, signed = unpack_tensors(content)
+    except ValueError as error:  # says what to do
+        raise ValueError(f"{path}: {error}") from error
+    except DAMAGE as error:
+        raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
+    if not signed:  # by somebody else, who may mean anything by that word
+        metadata.pop(SETTINGS, None)
+    return tensors, metadata
 
 
 def _array(entry):
@@ -172,6 +173,9 @@ def _remedy(network, problems, names):
     if averages and set(problems) == set(averages):
         return ("\nThese are the running averages of batch norm: the file has parameters alone. Save "
                 "model.state_dict(), which has both, or take another network of the file with --key")
+    if all(problem.startswith("unexpected ") for problem in problems):
+        return ("\nThe network is there whole, with more beside it: save it without these entries, state.pop(NAME), "
+                "if they are no part of it")
     last = tuple(f"{names[name]} has shape" for name in _head_names(network))
     return ("\nOther classes: to start from all but the last layer, add --new-head (new_head=True)"
             if all(problem.startswith(last) for problem in problems) else "")

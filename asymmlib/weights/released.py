@@ -4,13 +4,14 @@ Each is a safetensors file and a card, `<name>.json`: classes, preprocessing, ac
 A checkout has all of them in `weights/`; a wheel brings the small one. `asymmlib.load_pretrained` makes them usable.
 """
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from asymmlib.base.files import checksum
+from asymmlib.base.files import checksum, has_file
 from asymmlib.base.folders import weights_dir
 
-__all__ = ["RELEASED", "available", "find_released"]
+__all__ = ["RELEASED", "available", "best_available", "find_released"]
 
 # model: settings; MobileNetV2 for those who want to compare, as the live page does
 RELEASED = {"asymmnet_large": {"asymmrate": 1}, "asymmnet_small": {"asymmrate": 1}, "mobilenet_v2": {}}
@@ -21,8 +22,17 @@ KINDS = {"model": str, "settings": dict, "classes": list, "image_size": int, "me
 def available(folder: Path | str | None = None) -> list[str]:
     """Names of the released networks whose files are here, in the order of `RELEASED`."""
     folder = Path(folder or weights_dir())
-    return [name for name in RELEASED if all((folder / f"{name}{suffix}").is_file()
+    return [name for name in RELEASED if all(has_file(folder / f"{name}{suffix}")
                                              for suffix in (".json", ".safetensors"))]
+
+
+def best_available() -> str:
+    """The first of the released networks whose weights are here; says so where the first of all is not."""
+    best, here = next(iter(RELEASED)), available()
+    if here and here[0] != best:
+        print(f"{here[0]} answers: the weights of {best} are not here (a checkout has them; ASYMMLIB_WEIGHTS names "
+              "their folder)", file=sys.stderr)
+    return (here or [best])[0]
 
 
 def find_released(name: str, folder: Path | str | None = None) -> tuple[dict[str, Any], Path]:
@@ -37,8 +47,8 @@ def find_released(name: str, folder: Path | str | None = None) -> tuple[dict[str
     if name not in available(folder):
         here = ', '.join(available(folder)) or 'none'
         raise FileNotFoundError(f"no released weights of {name} in {folder} (there: {here}); "
-                                "a checkout has them in weights/: name that folder in ASYMMLIB_WEIGHTS, or name a run "
-                                "of your own with --run")
+                                "a checkout has them in weights/: name that folder in ASYMMLIB_WEIGHTS, or use weights "
+                                "of your own (--from)")
     path = folder / f"{name}.safetensors"
     try:
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -61,6 +71,8 @@ def _check_card(card):
         wrong = [key for key, values in numbers.items() if len(values) != 3 or not all(
             isinstance(value, int | float) and abs(value) < 1e4 and (value > 0 or key == "mean") for value in values)]
         wrong += ["image_size"] if card["image_size"] < 32 else []
+        none = card.get("none_below", 0)
+        wrong += [] if isinstance(none, int | float) and 0 <= none <= 1 else ["none_below"]
         wrong += [] if card["classes"] and all(isinstance(name, str) for name in card["classes"]) else ["classes"]
     if wrong:
         raise ValueError(f"no usable {', '.join(wrong)}")

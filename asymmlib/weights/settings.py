@@ -1,7 +1,8 @@
 """Settings in the metadata of every safetensors file that we write: what network it is of, and of which pictures.
 
-JSON under `SETTINGS`: variant, width, asymmrate and port of an AsymmNet (the class of another network), classes (their
-names, or how many), and size, mean and std of the pictures, null where nobody said them. They are checked on loading.
+JSON under `SETTINGS`: variant, width, asymmrate and port of an AsymmNet (of another network its class, and the epsilon
+of its batch norms), classes (their names, or how many), and size, mean and std of the pictures, null where nobody said
+them. They are checked on loading.
 """
 import json
 from collections.abc import Mapping
@@ -31,8 +32,14 @@ def complete(network: nn.Layer, metadata: Mapping[str, str] | None) -> dict[str,
     last = [layer for layer in network.sublayers(include_self=True) if isinstance(layer, nn.Linear)]
     known["classes"] = known["classes"] or (last[-1].weight.shape[1] if last else None)
     own = ({key: getattr(network, key) for key in NETWORK} if isinstance(network, AsymmNet)
-           else {"network": type(network).__name__})
+           else {"network": type(network).__name__, "epsilon": _epsilon(network)})
     return {**(metadata or {}), SETTINGS: json.dumps({**own, **known}, ensure_ascii=False)}
+
+
+def _epsilon(network):
+    """That of a network's batch norms, which no weight tells; None without any, or where they differ."""
+    found = {layer._epsilon for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D)}
+    return found.pop() if len(found) == 1 else None
 
 
 def read_settings(metadata: Mapping[str, str], source: Path | str) -> dict[str, Any]:

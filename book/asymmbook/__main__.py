@@ -54,12 +54,19 @@ def _results(options):
     print(results.short())
 
 
+def _release_options(command):
+    command.add_argument("--renew", action="store_true", help="only write today's settings and digests into the files "
+                                                              "that are there; needs no run, and no tensor changes")
+
+
 def _release(options):
     """Write the best recorded AsymmNets with their model card to weights/.
 
     Best by the eval split; needs the runs themselves and their pictures, and stores float16 where no accuracy changes.
     """
-    from asymmbook.evidence.release import release
+    from asymmbook.evidence.release import release, renew
+    if options.renew:
+        return renew()
     for model, classifier in release().items():
         info = classifier.provenance
         test = info["accuracy"]["test"]
@@ -97,6 +104,16 @@ def _untranslated(options):
         print(place, ", ".join(words), text, sep="\n    ")
 
 
+def _pdf_options(command):
+    command.add_argument("edition", choices=("en", "zh_CN"), help="the language to print")
+
+
+def _pdf(options):
+    """Print the whole book to _build/pdf/; `make pdf` builds what is printed and calls this. Needs Chromium."""
+    from asymmbook.pages.pdf import print_book
+    print(print_book(options.edition))
+
+
 def _no_options(command):
     pass
 
@@ -105,11 +122,12 @@ def _no_options(command):
 COMMANDS = {
     "experiments": (_experiments_options, _experiments),
     "results": (_no_options, _results),
-    "release": (_no_options, _release),
+    "release": (_release_options, _release),
     "draw": (_no_options, _draw),
     "visualdl": (_no_options, _visualdl),
     "font": (_no_options, _font),
     "untranslated": (_no_options, _untranslated),
+    "pdf": (_pdf_options, _pdf),
 }
 
 PROMISES = {"experiments": "the same command goes on where it was"}  # when a signal ends them

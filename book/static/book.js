@@ -21,6 +21,11 @@ function alignNumbers(table) {
 
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".bd-article table").forEach(alignNumbers);
+  // The same section in the other language, in the same state: both editions share anchors and settings
+  const twin = document.querySelector("a.language-switch");
+  for (const event of twin ? ["pointerdown", "click"] : []) {
+    twin.addEventListener(event, () => Object.assign(twin, { hash: location.hash, search: location.search }));
+  }
   // A name that hides the visible text of a control: the text itself is the better name
   for (const control of document.querySelectorAll("button[aria-label], summary[aria-label], a.btn[aria-label]")) {
     if (control.textContent.trim()) control.removeAttribute("aria-label");

@@ -1,3 +1,9 @@
+// Sphinx builds the rule for plurals from a text, which every page forbids itself. Chinese has one form, the first.
+Documentation.addTranslations = ({ messages, locale }) => {
+  Object.assign(Documentation.TRANSLATIONS, messages);
+  Object.assign(Documentation, { PLURAL_EXPR: () => 0, LOCALE: locale });
+};
+
 // Words of a Chinese query. Sphinx cuts a query at spaces and punctuation alone, while its index holds single words:
 // here a run of Chinese characters is cut into the longest words that the index knows. searchtools.js calls this.
 function splitQuery(query) {

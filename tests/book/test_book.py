@@ -170,17 +170,38 @@ def test_descriptions():
     assert describe("<h1>nothing</h1>") == "" and len(describe("<p>" + "word " * 90 + "</p>")) <= 156
 
 
+WORKFLOW = ROOT / ".github" / "workflows" / "book.yml"
+
+
 def test_workflow_tests_then_publishes():
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8"))
-    build, publish = workflow["jobs"]["build"], workflow["jobs"]["publish"]
+    workflow = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+    build, publish, release = (workflow["jobs"][name] for name in ("build", "publish", "release"))
     assert "make test" in [step.get("run") for step in build["steps"]]
-    assert publish["needs"] == "build" and publish["permissions"] == {"pages": "write", "id-token": "write"}
-    assert publish["if"] == "github.ref == 'refs/heads/main'"
-    used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
-    assert all(re.fullmatch(r"[\w/-]+@v\d+\.\d+\.\d+", name) for name in used), "an action without an exact version"
-    assert [name.split("@")[0] for name in used][-2:] == ["actions/upload-pages-artifact", "actions/deploy-pages"]
+    assert publish["needs"] == release["needs"] == "build"
+    assert publish["permissions"] == {"pages": "write", "id-token": "write"}
+    assert publish["if"] == "github.ref == 'refs/heads/main'" and release["if"] == "github.ref_type == 'tag'"
     folder = next(step["with"]["path"] for step in build["steps"] if "upload-pages" in step.get("uses", ""))
     assert Path(folder) == Path("_build/html")
+    assert publish["concurrency"]["cancel-in-progress"] is False, "no deployment is stopped halfway"
+    assert workflow["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+
+
+def test_actions_of_the_workflow_are_named_by_commit():
+    """With the version in a comment; one action, one commit."""
+    text = WORKFLOW.read_text(encoding="utf-8")
+    used = re.findall(r"uses: ([\w/-]+)@(.*)", text)
+    assert len(used) == text.count("uses:")
+    assert all(re.fullmatch(r"[0-9a-f]{40}  # v\d+\.\d+\.\d+", commit) for _, commit in used)
+    assert len(set(used)) == len({name for name, _ in used})
+
+
+def test_workflow_elsewhere_runs_the_commands_of_the_readme():
+    steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["elsewhere"]["steps"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Windows without make")[1].split("```")[1]
+    commands = [line.replace(r".venv\Scripts\python", "${{ matrix.python }}").replace(
+        r".venv\Scripts\jupyter-book", "${{ matrix.book }}") for line in readme.splitlines()[1:] if "py -3" not in line]
+    runs = " ".join(step.get("run", "") for step in steps)
+    assert len(commands) == 4 and [line for line in commands if line in runs] == commands[:3]
 
 
 def test_jieba_keeps_its_cache_with_the_build(tmp_path):

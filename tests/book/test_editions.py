@@ -21,7 +21,7 @@ from PIL import Image
 from asymmbook.checkout import project_root
 from asymmbook.editions import coverage, font
 from asymmbook.editions.catalogue import FIGURE, PLACE, Catalogue, catalogue, foreign
-from asymmbook.editions.outputs import PICTURES, TWINS, alt, in_html, in_markdown, printed, texts, twin
+from asymmbook.editions.outputs import PICTURES, TWINS, alt, in_code, in_html, in_markdown, printed, texts, twin
 from asymmbook.editions.twins import emit, spoken
 from asymmbook.pages.notebook import run_of, start
 
@@ -81,6 +81,13 @@ def test_tables_and_markdown(words):
             ":::{dropdown} Accuracy\nfish\n:::\n# fish")
     assert in_markdown(text, words) == ("就是这样。\n\n- 图片\n- 鱼（fish）\n\n| 图片 | 3 |\n| --- | --- |\n\n"
                                         ":::{dropdown} 准确率\n鱼（fish）\n:::\n# 鱼（fish）")
+
+
+def test_comments_in_code(words):
+    code = "x = '# fish'  # picture\n    # fish\ny = 3 # Never heard\n"
+    assert in_code("if x:\n    " + code, words) == (
+        "if x:\n    x = '# fish'  # 图片\n    # 鱼（fish）\ny = 3 # Never heard\n")
+    assert in_code("%magic 'x\n# fish", words) == "%magic 'x\n# fish", "what is no Python stays"
 
 
 def test_alternative_texts(words):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from asymmbook.checkout import project_root
 
@@ -30,7 +31,7 @@ IMPORTED_AS = {"PIL": "pillow", "spellchecker": "pyspellchecker", "yaml": "pyyam
 RECORDERS = {"mxnet", "torch", "models", "pytorch"}  # only where seeded.py records what the authors' code answers
 OWN = {path.stem for path in (ROOT / "tests").rglob("*.py")}  # tests that import each other
 # tests use what pytest and jupyter-book bring with them
-COMES_ALONG = {"babel", "jupyter-client", "markdown-it", "nbformat", "packaging", "pyyaml", "tomli"}
+COMES_ALONG = {"babel", "jupyter-client", "markdown-it", "nbformat", "packaging", "pybtex", "pyyaml", "tomli"}
 
 
 def constraints():
@@ -83,6 +84,18 @@ def test_environment_takes_its_versions_from_constraints():
     assert table["paddlepaddle-gpu"] == table["paddlepaddle"], "CPU and GPU run the same Paddle"
 
 
+def test_binder_takes_the_processor_build_in_the_pinned_versions():
+    """Files of repo2docker; those in .binder/ hide the ones at the top, which are for a GPU."""
+    lines = (ROOT / ".binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    lines = dict([*line.split(maxsplit=1), ""][:2] for line in lines if not line.startswith("#"))
+    assert (ROOT / ".binder" / lines.pop("--constraint")).resolve() == ROOT / "constraints.txt"
+    extras = Requirement(f"asymmlib{lines.pop('--editable').removeprefix('.')}").extras
+    assert {"cpu", "notebooks"} <= extras <= set(EXTRAS) - {"gpu"}
+    python = (ROOT / ".binder" / "runtime.txt").read_text(encoding="utf-8").strip().removeprefix("python-")
+    assert set(lines) <= set(pins(python)) and "jupyterlab" in lines
+    assert (ROOT / ".binder" / "postBuild").stat().st_mode & 0o100
+
+
 def test_two_builds_of_paddle_are_never_asked_for_together():
     paddles = {extra for extra, names in EXTRAS.items() if any(name.startswith("paddle") for name in names)}
     assert paddles == {"cpu", "gpu"}
@@ -96,8 +109,9 @@ def test_environment_of_make_holds_the_pinned_versions():
     # not all of sys.path: setuptools adds its own vendored packages to it once it is imported
     for found in metadata.distributions(path=[sysconfig.get_path("purelib")]):
         name = canonicalize_name(found.metadata["Name"])
+        version = Version(found.version).public  # without "+cpu", which says how a wheel was built
         if name not in ("pip", "asymmlib"):
-            assert found.version == table.get(name), f"{name} {found.version} is installed, pinned is {table.get(name)}"
+            assert version == table.get(name), f"{name} {version} is installed, pinned is {table.get(name)}"
 
 
 def imports(path):

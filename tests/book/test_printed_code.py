@@ -42,6 +42,7 @@ from asymmlib.base.commands import make_parser
 from asymmlib.data.sample import draw_sample
 from asymmlib.models import MODELS
 from asymmlib.recipes import RECIPES
+from asymmlib.weights.released import RELEASED
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -77,7 +78,7 @@ NOT_RUN = {
 # what a page leaves open -> what takes its place, {place}: the folder of these tests
 FILLED = {"IMAGE...": "{place}/pictures/red/00.png", "NAME": "printed", "TREE": "{place}/pictures",
           "IN.params": str(ROOT / "book/reference/gluon_small_0.35_r1.params"),
-          "OUT.safetensors": "{place}/OUT.safetensors"}
+          "OUT.safetensors": "{place}/OUT.safetensors", "FOLDER": "{place}/exported"}
 # how a printed line begins -> options added to it, the later of two counts
 QUICKLY = "--data {place}/pictures --epochs 1 --warmup-epochs 0 --image-size 32 --batch-size 8"
 SHORTENED = {
@@ -163,6 +164,7 @@ def check_python(words):
     if words[1] in CLI:
         options = parse(words[1], words[2:])
         assert options.get("recipe") in {None, *RECIPES} and options.get("model") in {None, *MODELS}
+        assert options.get("network") in {None, "NAME", *RELEASED}
         assert options.get("data") in {None, "TREE", *SAMPLES, *ELSEWHERE}
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from asymmbook.__main__ import main as book
 from asymmbook.checkout import project_root
@@ -18,6 +18,7 @@ from asymmlib.base.folders import weights_dir
 from asymmlib.data.sources import prepare
 from asymmlib.recipes import Recipe
 from asymmlib.runs import load_pretrained
+from asymmlib.weights.own import read_safetensors
 from asymmlib.weights.released import RELEASED
 
 MAX_BYTES = 25_000_000  # of all released files together
@@ -123,6 +124,21 @@ def test_the_weights_reach_what_their_card_says(caltech16, model):
     labels = pictures["class"].map(list(classifier.classes).index).to_numpy()
     assert (predicted == labels).sum() == info["accuracy"]["test"]["right"]
     assert (predicted == read_predictions(info["run"])["predicted"]).mean() > 0.98
+
+
+def test_released_files_say_what_they_are_and_are_renewed_bit_for_bit(tmp_path):
+    for path in weights_dir().glob("*.*s*"):
+        shutil.copy(path, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    tensors, metadata = read_safetensors(tmp_path / "asymmnet_small.safetensors")
+    settings, card = json.loads(metadata["settings"]), json.loads(before["asymmnet_small.json"])
+    assert settings == {"variant": "small", "width": 1.0, "asymmrate": 1, "port": "pytorch", "size": card["image_size"],
+                        "classes": card["classes"], "mean": card["mean"], "std": card["std"]}
+    save_file(tensors, tmp_path / "asymmnet_small.safetensors")  # as it was released before there were settings
+    card["sha256"] = checksum(tmp_path / "asymmnet_small.safetensors")
+    (tmp_path / "asymmnet_small.json").write_text(json.dumps(card))
+    release.renew(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),

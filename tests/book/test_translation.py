@@ -16,7 +16,7 @@ from asymmbook.checkout import project_root
 ROOT = project_root()
 CATALOGUES = ROOT / "locale" / "zh_CN" / "LC_MESSAGES"
 FIXED = re.compile(r"book/api/")  # of these pages the docstrings stay as they are in the code
-COMPLETE = re.compile(r"book/|notebooks/(0[1-7]|10)_")  # these pages are translated whole
+COMPLETE = re.compile(r"book/|notebooks/(0[1-9]|10)_")  # these pages are translated whole
 HAN = "\u4e00-\u9fff"
 CODE = re.compile(r"(\{[\w:-]+\})?(`+)(.+?)\2")  # with a role's name in front, or without
 OTHER = re.compile(r"\$+[^$]+\$+|\]\([^)\s]+\)|\*\*")  # formulas, targets of links, bold

@@ -5,16 +5,19 @@ import numpy as np
 import paddle
 import pandas as pd
 import pytest
+from paddle import nn
 
 from asymmbook.checkout import project_root
 from asymmbook.evidence import design, folds, records, trial_runner, trial_work, verdicts
 from asymmbook.evidence.ablation import KINDS, Ablated, registered
-from asymmbook.evidence.trial import ABLATIONS, BASE, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
+from asymmbook.evidence.scales import layer_scales
+from asymmbook.evidence.trial import ABLATIONS, BASE, LIGHT, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
 from asymmbook.evidence.tuning import DECAYS, RATES, Setting, tuning
+from asymmbook.pages import trial as pages
 from asymmbook.pages.tables import markdown_table
 from asymmlib.complexity import count
 from asymmlib.data.sources import prepare
-from asymmlib.models import MODELS, create_model
+from asymmlib.models import MODELS, create_model, treat
 from asymmlib.training import make_schedule
 
 PLAN = design.foreseen_plan()
@@ -97,9 +100,38 @@ def test_verdicts_from_records(monkeypatch):
     monkeypatch.setattr(records, "read_runs", lambda folder=None: runs)
     monkeypatch.setattr(records, "answers", answers)
     table = verdicts.verdicts("a, 64px").set_index("second")
-    assert table["sentence"][PAIR[1]].endswith("a difference is shown.") and table["mean"][PAIR[1]] > 0.1
-    assert table["sentence"]["asymmnet_large-r2"].endswith("not run, or not complete.") and table["p"].max() == 1
-    assert "no difference is shown" in table["sentence"]["asymmnet_large-r0"]
+    assert table["sentence"]["MobileNetV2"].endswith("a difference is shown.") and table["mean"]["MobileNetV2"] > 0.1
+    assert table["sentence"]["AsymmNet-Large r = 2"].endswith("not run, or not complete.") and table["p"].max() == 1
+    assert "no difference is shown" in table["sentence"]["AsymmNet-Large r = 0"]
+    text = pages.answers()
+    assert "MobileNetV2: +" in text and "a difference is shown." in text
+    assert "Open: 1 of 5 comparisons wait" in text and "Open: which change is tried" in text
+
+
+def test_the_page_says_how_far_the_trial_is(monkeypatch):
+    """All of group a at 64 px without the heavy networks; then one run less."""
+    rows = [{"run": run.name, "group": run.group, "network": run.network, "recipe": run.recipe.name, "top1": 0.5,
+             "per_class_top1": 0.4, "calibration_error": 0.1, "train_top1": 0.9}
+            for run in PLAN if run.group == "a" and run.network in LIGHT and run.recipe.name == "64px"]
+    monkeypatch.setattr(records, "read_runs", lambda folder=None: pd.DataFrame(rows))
+    assert "| a | which network? | 94 | 60 | running |" in pages.state() and "**60 of " in pages.state()
+    assert "| MobileNetV2 | 10 | 50.0 | 50.0 to 50.0 | 40.0 | 10.0 | 90.0 |" in pages.networks()
+    assert pages.networks("128px") == "Open: 0 of 30 runs are recorded."
+    assert "| MobileNetV2 | 0 of 50 | open | open |" in pages.settings()
+    rows.pop()
+    assert pages.networks() == "Open: 59 of 60 runs are recorded."
+
+
+def test_small_filters_keep_less_and_turn_further():
+    """What the page says of Paddle's default, by hand: sixteen channels, a quarter of He's deviation."""
+    def scales(rule):
+        paddle.seed(0)
+        network = treat(nn.Sequential(nn.Conv2D(3, 16, 1), nn.Conv2D(16, 16, 3, groups=16), nn.BatchNorm2D(16),
+                                      nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(16, 2)), rule)
+        return layer_scales(network, paddle.randn([4, 3, 8, 8]), paddle.to_tensor([0, 1, 0, 1]))
+    small, common = scales("paddle-default").iloc[0], scales("he").iloc[0]
+    assert (small["layer"], small["kind"]) == ("1", "depthwise") and 0.2 < small["filters"] < 0.3
+    assert 0.8 < common["filters"] < 1.2 and small["kept"] < common["kept"] <= 1 and small["step"] > 4 * common["step"]
 
 
 @pytest.mark.parametrize(("width", "matched"), MATCHED.items())

@@ -30,15 +30,21 @@ PAGES = sorted(path.relative_to(SITE).as_posix() for edition in ("", "zh") for f
                for path in (SITE / edition / folder).glob("*.html"))
 WAYS = {"light": "http", "dark": "file"}
 WIDTHS = (1400, 390)
-MAX_BYTES = 1_500_000
+MAX_BYTES = 1_000_000
 CUT = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # the network, for the browser
 AXE = HERE / "node_modules" / "axe-core" / "axe.min.js"
 # formulas of this page that MathJax has left as text, or set as an error
 UNSET_FORMULAS = """[...document.querySelectorAll('.bd-article .math')].filter(e => e.offsetParent)
   .filter(e => !e.querySelector('mjx-container') || e.querySelector('mjx-merror')).map(e => e.textContent)"""
-# the beginnings of code, or of what it printed, that is wider than its box
-CUT_OFF = """[...document.querySelectorAll('.bd-article pre')]
-  .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80))"""
+# what is wider than its box, or than the page: by its kind and how it begins
+CUT_OFF = """(() => {
+  const edge = document.querySelector('.bd-article').getBoundingClientRect().right + 1;
+  return [...document.querySelectorAll('.bd-article :is(pre, table, img, svg, mjx-container, .explorer-table)')]
+    .filter(e => e.checkVisibility())
+    .filter(e => e.getBoundingClientRect().right > edge ||
+                 (e.scrollWidth > e.clientWidth + 1 && e.clientWidth && !e.matches('mjx-container:not([display])')))
+    .map(e => `${e.tagName} ${e.textContent.trim().slice(0, 80)}`);
+})()"""
 # whatever in the text is wider than its box, so that a reader would have to push it; what is folded is opened
 CLIPPED = """(() => {
   const folded = [...document.querySelectorAll('.bd-article details:not([open])')];
@@ -98,7 +104,8 @@ QUERIES = {"": {
     "learning rate": "notebooks/03", "callback": "notebooks/03", "Bottleneck": "notebooks/04",
     "squeeze and excitation": "notebooks/04", "mcnemar": "notebooks/05", "FLOPs": "notebooks/06",
     "asymmetry rate": "notebooks/07", "im2col": "notebooks/08", "quantization": "notebooks/09", "onnx": "notebooks/09",
-    "grad-cam": "notebooks/10", "webcam": "book/live", "benchmark": "book/speed", "twelve flaws": "book/critical-reading",
+    "grad-cam": "notebooks/10", "webcam": "book/live", "benchmark": "book/speed",
+    "twelve flaws": "book/critical-reading",
     "checkpoint": "book/trust", "multi-gpu": "book/scale-out", "glossary": "book/notation", "width": "book/explorer"},
     "zh/": {
     "怎么运行": "book/how-to-run", "显卡": "book/how-to-run", "安装": "book/how-to-run", "过拟合": "notebooks/05",
@@ -284,6 +291,37 @@ def test_the_rule_for_outputs():
     assert {"last_eval_top1", "ours_data", "train_loss"} <= raw_names() and "epoch" not in raw_names()
 
 
+def test_page_forbids_itself_other_hosts(visit):
+    policy = visit.page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["object-src"] == "'none'" and "default-src" in rules
+    assert not [source for rule in rules.values() for source in rule.split() if "//" in source or source == "*"]
+
+
+def test_other_language_keeps_the_place(visit):
+    """The switch leads to a page that is there, and to the same section of it."""
+    link = visit.page.locator("a.language-switch")
+    twin = SITE / (visit.name.removeprefix("zh/") if visit.name.startswith("zh/") else f"zh/{visit.name}")
+    if not (SITE / "zh").is_dir():
+        assert link.count() == 0, "no edition for it to lead to"
+        return
+    assert anchors(twin) == anchors(SITE / visit.name)
+    place = visit.page.evaluate("""() => {
+      history.replaceState(null, '', '#' + [...document.querySelectorAll('.bd-article section[id]')].pop().id);
+      const twin = document.querySelector('a.language-switch');
+      twin.dispatchEvent(new Event('pointerdown'));
+      return twin.href;
+    }""")
+    path, section = place.split("#")
+    assert path == f"{visit.base}/{twin.relative_to(SITE).as_posix()}" and section in anchors(twin)
+
+
+def anchors(path):
+    """Where links lead to inside a page's article."""
+    article = path.read_text(encoding="utf-8").split('<article class="bd-article"')[1].split("</article>")[0]
+    return set(re.findall(r'\bid="([^"]+)"', article))
+
+
 def test_words_of_the_theme(visit):
     """Every control has a name, in the language of its edition."""
     names = visit.page.evaluate(CONTROLS)
@@ -293,9 +331,9 @@ def test_words_of_the_theme(visit):
 
 
 def test_print(visit):
-    """On paper no line of code is cut off: nothing inside an article is wider than it."""
+    """On paper nothing is cut off, no line of code and no column: nothing inside an article is wider than it."""
     visit.page.emulate_media(media="print")
-    visit.page.set_viewport_size({"width": 718, "height": 1000})  # A4 without margins, at 96 dpi
+    visit.page.set_viewport_size({"width": 680, "height": 1000})  # A4 without the margins of `make pdf`, at 96 dpi
     wide = visit.page.evaluate(CUT_OFF)
     visit.page.emulate_media(media="screen")
     visit.page.set_viewport_size({"width": WIDTHS[0], "height": 900})

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from asymmbook.evidence.results import collect, read_results
 from asymmlib.__main__ import COMMANDS, main
@@ -48,8 +49,12 @@ def test_evaluate_refuses_other_classes(home, picture_folder, capsys):
     (["train", "--recipe", "fast"], "unknown recipe 'fast'; known: quick"),
     (["train", "--model", "alexnet", "--data", "{data}"], "unknown model 'alexnet'; known: asymmnet_large"),
     (["prepare", "--data", "{data}/nowhere"], "nowhere"),
-    (["evaluate", "nothing"], "no run 'nothing'"),
-    (["predict", "--run", "nothing", "x.jpg"], "no run 'nothing'"),
+    (["evaluate", "nothing"], "nothing: no run, no released network and no file of weights is called so"),
+    (["evaluate"], "say which network to measure, with --from"),
+    (["predict", "--run", "nothing", "x.jpg"], "nothing: no run, no released network"),
+    (["predict", "--from", "asymmnet_small", "--weights", "best", "x.jpg"], "asymmnet_small is no run"),
+    (["export", "--from", "asymmnet_small"], "say where to write, with --to FOLDER"),
+    (["bench-infer", "--weights", "best"], "name the run with --from"),
     (["train", "--data", "{data}", "--epochs", "0"], "epochs is 0"),
 ])
 def test_mistakes_end_in_one_line(home, picture_folder, capsys, arguments, message):
@@ -101,12 +106,12 @@ def test_help_tells_the_true_defaults():
                 default = action.default if isinstance(action.default, list) else [action.default]
                 told[command, action.dest] = said == " ".join(map(str, default)) or action.default is None
     assert all(told.values()) and {("models", "classes"), ("models", "size"), ("bench-infer", "model"),
-                                   ("bench-infer", "size"), ("bench-infer", "batch"), ("train", "model")} <= set(told)
+                                   ("bench-infer", "batch"), ("train", "model")} <= set(told)
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """What a command asks for: the arguments of `prepare`, `train` and `find_run`, none of which does anything."""
+def calls(monkeypatch, tmp_path):
+    """What a command asks for: the arguments of `prepare`, `train`, `open_classifier`, none of which does anything."""
     made = {}
 
     def note(name, result):
@@ -117,14 +122,14 @@ def calls(monkeypatch):
 
     result = {"last_eval_top1": 0.25, "best_eval_top1": 0.5, "best_epoch": 2}
     evaluation = SimpleNamespace(labels=[0, 0], loss=1.25, top1=0.5)
-    classifier = SimpleNamespace(evaluate=note("evaluate", evaluation), classes=("ant", "bee", "cat"),
-                                 predict=note("predict", np.array([[0.2, 0.7, 0.1]])))
-    run = SimpleNamespace(info={"result": result}, folder=Path("runs/r"), name="r",
-                          classifier=note("classifier", classifier))
+    classifier = SimpleNamespace(evaluate=note("evaluate", evaluation), classes=("ant", "bee", "cat"), name="r",
+                                 image_size=64, network="the network", batch=2, none_below=None,
+                                 provenance={"weights": "last"}, folder=tmp_path,
+                                 probabilities=lambda pixels: np.array([[0.2, 0.7, 0.1]] * len(pixels)))
+    run = SimpleNamespace(info={"result": result}, folder=Path("runs/r"), name="r")
     monkeypatch.setattr("asymmlib.data.sources.prepare", note("prepare", SimpleNamespace(name="data")))
     monkeypatch.setattr("asymmlib.training.train", note("train", run))
-    monkeypatch.setattr("asymmlib.runs.find_run", note("find_run", run))
-    monkeypatch.setattr("asymmlib.runs.load_pretrained", note("load_pretrained", classifier))
+    monkeypatch.setattr("asymmlib.records.classifiers.open_classifier", note("open", classifier))
     monkeypatch.delenv("ASYMMLIB_RECIPE", raising=False)
     return made
 
@@ -158,41 +163,60 @@ def test_train_leaves_the_recipe_as_it_is(calls, monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "which", "split", "share"), [
-    ([], "last", "eval", False), (["--split", "test"], "last", "test", True),
-    (["--weights", "best", "--split", "train", "--test-share"], "best", "train", True)])
+    (["r"], None, "eval", False), (["--from", "r", "--split", "test"], None, "test", True),
+    (["r", "--weights", "best", "--split", "train", "--test-share"], "best", "train", True)])
 def test_evaluate_asks_for_the_split(calls, capsys, arguments, which, split, share):
-    assert main(["evaluate", "r", "--data", "d", *arguments]) == 0
+    assert main(["evaluate", "--data", "d", *arguments]) == 0
     assert calls["prepare"] == (("d",), {"archive": None, "on_error": "error", "test_share": share,
                                           "names_encoding": None})
-    assert calls["find_run"][0] == ("r",) and calls["classifier"][0] == (which,) and calls["evaluate"][0][1] == split
-    assert capsys.readouterr().out == f"r ({which}) on 2 {split} pictures of data: loss 1.2500, top-1 50.00%\n"
+    assert calls["open"][0] == ("r", which) and calls["evaluate"][0][1] == split
+    assert capsys.readouterr().out == f"r (last) on 2 {split} pictures of data: loss 1.2500, top-1 50.00%\n"
 
 
-def test_predict_prints_the_most_probable_first(calls, capsys):
-    assert main(["predict", "p.jpg", "--model", "mobilenet_v2", "--top", "2"]) == 0
-    assert calls["load_pretrained"][0] == ("mobilenet_v2",) and calls["predict"][0] == (["p.jpg"],)
-    assert capsys.readouterr().out == "p.jpg\n   70.0%  bee\n   20.0%  ant\n"
-    assert main(["predict", "p.jpg", "--run", "r"]) == 0
-    assert calls["find_run"][0] == ("r",) and calls["classifier"][0] == ("best",)
-    assert len(capsys.readouterr().out.splitlines()) == 4
-    with pytest.raises(SystemExit):                    # argparse names what there is
-        main(["predict", "p.jpg", "--model", "resnet50"])
-    assert "choose from" in capsys.readouterr().err
+def test_predict_prints_the_most_probable_first(calls, capsys, tmp_path):
+    picture = str(tmp_path / "p.png")
+    Image.new("RGB", (8, 8)).save(picture)
+    assert main(["predict", picture, "--top", "2"]) == 0
+    assert calls["open"][0] == (None, None)
+    assert capsys.readouterr().out == f"{picture}\n   70.0%  bee\n   20.0%  ant\n"
+    for name in ("--from", "--run", "--model"):  # the last two are of earlier versions
+        assert main(["predict", picture, name, "r", "--weights", "best"]) == 0
+        assert calls["open"][0] == ("r", "best") and len(capsys.readouterr().out.splitlines()) == 4
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["predict", "p.jpg", "--top", "0"], "'0' is no integer of at least 1"),
+    (["predict", "p.jpg", "--top", "some"], "'some' is no integer of at least 1"),
+    (["predict", "p.jpg", "--run", "a", "--model", "b"], "'a' and 'b' are two answers to one question"),
+    (["predict", "p.jpg", "--json", "--csv"], "not allowed with"),
+    (["evaluate", "a", "--from", "b"], "'a' and 'b' are two answers to one question"),
+    (["export", "--from", "b", "a"], "two answers to one question"),
+    (["bench-infer", "--from", "a", "--model", "b"], "not allowed with"),
+    (["predict", "p.jpg", "--weights", "middle"], "choose from")])
+def test_options_that_exclude_each_other(calls, capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2 and message in capsys.readouterr().err and not calls
 
 
 def test_export_lists_what_it_wrote(calls, capsys, monkeypatch, tmp_path):
-    def export(classifier, folder):
+    def export(classifier, folder, uint8, free_size):
+        folder.mkdir(exist_ok=True)
         (folder / "weights").write_bytes(bytes(2_500_000))
+        asked.append((uint8, free_size))
         return {"onnx": 2e-5}
 
+    asked = []
     monkeypatch.setattr("asymmlib.deploy.export.export_classifier", export)
-    assert main(["export", "r", "--weights", "best", "--to", str(tmp_path)]) == 0
-    assert calls["classifier"][0] == ("best",)
-    assert capsys.readouterr().out == (f"    2.50 MB  {tmp_path}/weights\n"
+    assert main(["export", "r", "--weights", "best", "--to", str(tmp_path / "to")]) == 0
+    assert calls["open"][0] == ("r", "best")
+    assert capsys.readouterr().out == (f"    2.50 MB  {tmp_path}/to/weights\n"
                                        "onnx             differs from the eager logits by 2.0e-05\n")
+    assert main(["export", "--from", "r", "--uint8", "--free-size"]) == 0
+    assert f"{tmp_path}/export/weights" in capsys.readouterr().out and asked == [(False, False), (True, True)]
 
 
-def test_bench_infer_prints_its_table(capsys, monkeypatch, tmp_path):
+def test_bench_infer_prints_its_table(calls, capsys, monkeypatch, tmp_path):
     from asymmlib.deploy import timing
     asked, columns = [], ["engine", "batch", "p50_ms", "p90_ms", "p99_ms", "images_per_s", "ratio", "ratio_low",
                           "ratio_high", "difference"]
@@ -202,8 +226,11 @@ def test_bench_infer_prints_its_table(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(timing, "write", lambda table, path: f"written to {path}")
     assert main(["bench-infer", "--to", "t.csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert asked == [(("asymmnet_large", 224, [1, 32], 10), {"names": None})]
+    assert asked == [(("asymmnet_large", 224, [1, 32], 10), {"names": None, "network": None})]
     assert lines[0] == "left out: onnx: not installed" and lines[1].split() == columns
     assert lines[2].split()[:4] == ["eager", "1", "12.3", "20"] and lines[3:] == ["written to t.csv"]
     main(["bench-infer", "--model", "m", "--size", "64", "--batch", "2", "--rounds", "3", "--engines", "eager"])
-    assert asked[1] == (("m", 64, [2], 3), {"names": ["eager"]}) and "left out" not in capsys.readouterr().out
+    assert asked[1] == (("m", 64, [2], 3), {"names": ["eager"], "network": None})
+    assert "left out" not in capsys.readouterr().out
+    assert main(["bench-infer", "--from", "r"]) == 0 and calls["open"][0] == ("r", None)
+    assert asked[2] == (("r", 64, [1, 32], 10), {"names": None, "network": "the network"})

@@ -1,5 +1,6 @@
 """Damage and signals: one flipped bit, one number that is not finite, one Ctrl-C at the worst moment."""
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -55,6 +56,19 @@ def test_checkpoints_of_which_none_is_good_are_kept_and_told(tmp_path):
     assert load_checkpoint(tmp_path, network, optimizer, run="this") == [{"epoch": 1}]
 
 
+def test_copies_under_other_names_are_neither_read_nor_removed(tmp_path):
+    network, optimizer = network_and_optimizer()
+    save_checkpoint(tmp_path, network, optimizer, [{"epoch": 1}])
+    for name in ("epoch-best", "epoch-0009-copy"):
+        (tmp_path / f"{name}.safetensors").write_bytes((tmp_path / "epoch-0001.safetensors").read_bytes())
+    (tmp_path / "epoch-0001.safetensors").rename(tmp_path / "epoch-9999.safetensors")
+    for epochs in (10_000, 10_001):  # five digits come after four
+        save_checkpoint(tmp_path, network, optimizer, [{"epoch": 1}] * epochs)
+        assert len(load_checkpoint(tmp_path, network, optimizer)) == epochs
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [
+        "epoch-0009-copy", "epoch-10000", "epoch-10001", "epoch-best"]
+
+
 def test_the_state_of_mixed_precision_goes_on(tmp_path):
     class Scaler:  # a CPU has none that is on
         def __init__(self):
@@ -81,7 +95,7 @@ def test_a_flipped_bit_in_weights_is_seen(tmp_path):
     damaged = bytearray((tmp_path / "w.safetensors").read_bytes())
     damaged[-3] ^= 4
     (tmp_path / "w.safetensors").write_bytes(damaged)
-    with pytest.raises(ValueError, match="w.safetensors is damaged: .*SHA-256"):
+    with pytest.raises(ValueError, match="w.safetensors: its content is not what was written .*SHA-256"):
         load_weights(network, tmp_path / "w.safetensors")
 
 
@@ -94,9 +108,9 @@ def raw_safetensors(path, kind, data, shape):
 def test_numbers_that_numpy_does_not_have(tmp_path):
     values = np.array([1.0, -2.5, 3.140625], np.float32)
     halves = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
-    found = read_safetensors(raw_safetensors(tmp_path / "b.safetensors", "BF16", halves, [3]))
+    found, _ = read_safetensors(raw_safetensors(tmp_path / "b.safetensors", "BF16", halves, [3]))
     assert found["a"].dtype == np.float32 and (found["a"] == values).all()
-    with pytest.raises(ValueError, match="8.safetensors holds numbers that are not read .F8_E4M3.: save them"):
+    with pytest.raises(ValueError, match="8.safetensors: it holds numbers that are not read .F8_E4M3.: save them"):
         read_safetensors(raw_safetensors(tmp_path / "8.safetensors", "F8_E4M3", b"123", [3]))
 
 
@@ -238,6 +252,29 @@ def test_a_recorded_table_that_is_damaged_is_told_with_its_path(tmp_path, conten
     (tmp_path / "curves.csv").write_bytes(content)
     with pytest.raises(ValueError, match=f"curves.csv is damaged or another table .*{reason}|curves.csv is {reason}"):
         read_results(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+@pytest.mark.parametrize("name", ["runs.csv", "curves.csv", "pictures.csv", "predictions/r.npz"])
+def test_a_pipe_in_a_recorded_file_s_place_is_no_absent_file(tmp_path, name):
+    from asymmbook.evidence.results import read_pictures, read_predictions, read_results
+    assert all(table.empty for table in read_results(tmp_path).values()) and read_pictures(folder=tmp_path).empty
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    read = {"pictures.csv": lambda: read_pictures(folder=tmp_path),
+            "predictions/r.npz": lambda: read_predictions("r", folder=tmp_path)}
+    with pytest.raises(ValueError, match=f"{name} is a named pipe, not a file"):
+        read.get(name, lambda: read_results(tmp_path))()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="devices of POSIX")
+def test_nothing_takes_the_place_of_a_device_or_a_folder(tmp_path):
+    (tmp_path / "link").symlink_to("/dev/null")
+    (tmp_path / "folder").mkdir()
+    for name, kind in (("link", "a device"), ("folder", "a folder")):
+        with pytest.raises(ValueError, match=f"{name} is {kind}"), files.atomic_write(tmp_path / name):
+            raise AssertionError("it was opened")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link"]
 
 
 @pytest.mark.parametrize("change", [{"classes": []}, {"std": [0, 1, 1]}, {"image_size": True}, {"mean": "abc"}, None])

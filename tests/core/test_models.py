@@ -76,9 +76,11 @@ def test_treatment_follows_the_seed_and_as_built_changes_nothing():
 
 @pytest.mark.slow
 def test_a_row_of_the_table_is_read_from_the_network():
-    row = describe_treatment("mobilenet_v3_large", RECIPE.replace(norm="as-built", dropout=0.1))
-    assert (row["norm"], row["dropout"], row["initialisation"]) == ("0.99 and 0.001", "0.1", "he")
-    assert describe_treatment("vgg19", RECIPE)["norm"] == "none" and row["macs"] > 0 and row["params"] > 0
+    network = create_model("mobilenet_v3_large", 16)
+    row = describe_treatment(treat(network, norm="as-built", dropout=0.1), 32)
+    assert (row["norm"], row["dropout"]) == ("0.99 and 0.001", "0.1") and row["macs"] > 0 and row["params"] > 0
+    assert describe_treatment(treat(network), 32)["norm"] == "0.9 and 1e-05"
+    assert describe_treatment(create_model("vgg19", 16), 32)["norm"] == "none"
 
 
 @pytest.mark.slow

@@ -51,7 +51,8 @@ def trained(run):
 
 def test_preprocessing_as_data_and_in_words(classifier):
     assert classifier.preprocessing == {
-        "colour": "RGB, upright by EXIF", "resize": "squash", "filter": "bilinear", "size": 8, "range": [0, 1],
+        "order": "RGB", "orientation": "upright by EXIF", "transparency": "on white", "resize": "squash",
+        "filter": "bilinear, antialiased (Pillow's BILINEAR)", "size": [8, 8], "range": [0, 1],
         "mean": [0.5, 0.25, 0.0], "std": [0.5, 0.25, 1.0], "layout": "NCHW", "dtype": "float32", "output": "logits"}
     assert json.loads(json.dumps(classifier.preprocessing)) == classifier.preprocessing
     assert classifier.describe().endswith(
@@ -79,7 +80,7 @@ def test_pictures_are_prepared_as_in_training(classifier, home, picture_folder):
     np.testing.assert_array_equal(result.labels, [0, 0, 1, 1, 2, 2])
     expected = np.stack([pictures[index][0].mean(axis=(1, 2)) for index in range(6)])
     np.testing.assert_allclose(result.logits, expected, atol=1e-5)
-    with pytest.raises(ValueError, match="run mine knows other classes than x"):
+    with pytest.raises(ValueError, match="mine knows other classes than x"):
         classifier.pictures(SimpleNamespace(class_names=CLASSES[::-1], name="x"), "eval")
 
 

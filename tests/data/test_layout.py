@@ -8,7 +8,7 @@ from test_manifest import draw
 from asymmlib.__main__ import main
 from asymmlib.base import files
 from asymmlib.data import sources
-from asymmlib.data.manifest import counts, make_manifest, read_manifest, write_manifest
+from asymmlib.data.manifest import counts, list_pictures, make_manifest, read_manifest, write_manifest
 from asymmlib.data.sources import prepare
 
 
@@ -119,6 +119,14 @@ def test_the_home_folder_beside_the_only_folder(home, monkeypatch, tmp_path):
     monkeypatch.setenv("ASYMMLIB_HOME", str(root / "home"))
     for _ in range(2):
         assert prepare(root).class_names == ["cat", "dog"]
+
+
+def test_classes_that_differ_in_case_or_spaces_alone_are_told(tmp_path, capsys):
+    names = ["cat", "cat ", "Dog", "dog", "owl"]
+    folders(tmp_path / "x", names)
+    if sorted(os.listdir(tmp_path / "x")) == sorted(names):  # some systems take them for the same
+        assert list(list_pictures(tmp_path / "x")) == sorted(names)
+        assert "in case or spaces alone: 'Dog' and 'dog'; 'cat' and 'cat '." in capsys.readouterr().out
 
 
 def test_copies_across_splits_and_classes_are_told(home, tmp_path, capsys):
@@ -232,8 +240,9 @@ def test_predict_answers_the_good_and_names_the_bad(home, tmp_path, capsys):
     answer = capsys.readouterr()
     assert answer.out.count("%") == 2 and "1 of 3 files cannot be read" in answer.err
     assert "x.jpg is not a readable picture (cannot identify it: a web page" in answer.err
+    (tmp_path / "empty").mkdir()
     for path, message in ((tmp_path / "nosuch.jpg", "nosuch.jpg is missing: there is no such file"),
-                          (root, "is a folder without pictures in it: give picture files"),
+                          (tmp_path / "empty", "is a folder without pictures in it (.jpg, .jpeg"),
                           (root / "cat" / "x.jpg", "x.jpg is not a readable picture")):
         assert main([*predict, str(path)]) == 2
         said = capsys.readouterr().err

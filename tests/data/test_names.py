@@ -80,6 +80,22 @@ def test_where_two_readings_remain_both_are_printed_and_gb18030_is_taken(tmp_pat
     assert "'丁a/0.jpg'; they could also be read as cp850 (Western European): 'Âía/0.jpg'" in said
 
 
+@pytest.mark.parametrize(("encoding", "names"), [
+    ("big5", ["貓咪/0.jpg", "小狗/0.jpg"]), ("cp866", ["кошка/0.jpg", "собака/0.jpg"]),
+    ("gb18030", ["貓/0.jpg", "鳥/0.jpg"])])
+def test_names_that_make_words_in_no_known_encoding_are_refused(tmp_path, encoding, names):
+    path = raw_zip(tmp_path / "x.zip", [name.encode(encoding) for name in names])
+    with pytest.raises(ValueError, match="x.zip: its names do not say .*, and make words in none of .*--names-encoding"):
+        members(path)
+    assert found(path, names_encoding=encoding) == names
+
+
+def test_names_in_two_encodings_are_refused(tmp_path):
+    raw = ["狗/0.jpg".encode("gbk"), "鸟/0.jpg".encode("gbk"), "猫/无.jpg".encode()]
+    with pytest.raises(ValueError, match="where they are in several, unpack it yourself and give the folder"):
+        members(raw_zip(tmp_path / "x.zip", raw))
+
+
 def test_the_encoding_may_be_named(home, capsys):
     names = [f"{label}/{number}.jpg".encode("cp932") for label in ("表", "犬") for number in range(6)]
     path = raw_zip(home / "x.zip", names)

@@ -1,5 +1,6 @@
 """An exported network answers as the network does, its files say what they are, and nothing is fetched for it."""
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from paddle import nn
 from asymmbook.checkout import results_dir
 from asymmlib.__main__ import main
 from asymmlib.base import extras
+from asymmlib.data.pictures import normalise
 from asymmlib.deploy import engines, export, timing
 from asymmlib.deploy.timing import typical_network
 from asymmlib.models import MODELS
@@ -20,6 +22,9 @@ from asymmlib.weights.official import read_tensors
 from asymmlib.weights.own import load_weights
 
 SIZE = 64
+METADATA = {"classes": ["façade", "b"], "mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.25],
+            "preprocessing": {"size": [SIZE, SIZE], "mean": [0.5, 0.4, 0.3], "dtype": "float32"}}
+FILES = ("model", "model-float16", "model-uint8", "model-free-size")
 SMALL = tuple(name for name in MODELS if name not in ("vgg19", "resnet50"))
 pytestmark = pytest.mark.slow
 needs_onnx = pytest.mark.skipif(bool(engines.missing("onnxruntime")), reason="the extra `ship` is not installed")
@@ -44,8 +49,7 @@ def before(network):
 @pytest.fixture(scope="module")
 def exported(network, before, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
-    metadata = {"classes": ["façade", "b"], "mean": [0.5, 0.4, 0.3]}
-    return folder, export.export(network, folder, SIZE, metadata)
+    return folder, export.export(network, folder, SIZE, METADATA, uint8=True, free_size=True)
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def test_every_file_is_there_and_every_engine_agrees(network, exported, images):
     expected = export.eager_logits(network, images)
     assert np.abs(expected).max() > 0.5
     able, _ = timing.available()
-    assert set(differences) == {*able, "weights-float16"} - {"eager"}
+    assert set(differences) == {*able, *(FILES if "onnxruntime" in able else ()), "weights-float16"} - {"eager"}
     for name in able:
         limit = 1e-4 if engines.ENGINES[name].precision == "float32" else 0.1
         found = engines.load_engine(name, network, folder, len(images))(images)
@@ -76,6 +80,98 @@ def test_onnx_says_what_it_is(exported):
     assert {"stem.conv.weight", "classifier.weight"} <= names, "parameters keep the names they have in Paddle"
     facts = json.loads((exported[0] / "export.json").read_text(encoding="utf-8"))
     assert facts["opset"] == 17 and facts["differences"] == exported[1] and facts["classes"] == ["façade", "b"]
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", FILES)
+def test_zeroed_weights_are_noticed(network, exported, tmp_path, name):
+    """In each file: a network whose logits are all the bias answers, too, and quickly."""
+    import onnx
+    shutil.copytree(exported[0], tmp_path, dirs_exist_ok=True)
+    model = onnx.load(tmp_path / f"{name}.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("classifier.weight"):
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    onnx.save(model, tmp_path / f"{name}.onnx")
+    with pytest.raises(ValueError, match=rf"logits differ from the eager network's: .*\b{name} \("):
+        export.check(network, tmp_path, SIZE, statistics=(METADATA["mean"], METADATA["std"]))
+
+
+@needs_onnx
+def test_small_logits_are_no_excuse(tmp_path):
+    """Differences are relative to the largest logit, also where that is far below 1."""
+    import onnx
+    network = typical_network("asymmnet_small")
+    for tensor in (network.classifier.weight, network.classifier.bias):
+        paddle.assign(1e-3 * tensor, tensor)
+    assert max(export.export(network, tmp_path, SIZE).values()) > 0
+    model = onnx.load(tmp_path / "model-float16.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("classifier.weight"):
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    onnx.save(model, tmp_path / "model-float16.onnx")
+    with pytest.raises(ValueError, match="model-float16"):
+        export.check(network, tmp_path, SIZE)
+
+
+@needs_onnx
+def test_bytes_go_through_the_graph_as_through_numpy(network, exported):
+    import onnxruntime
+    pixels = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+    session = onnxruntime.InferenceSession(exported[0] / "model-uint8.onnx", providers=["CPUExecutionProvider"])
+    source, = session.get_inputs()
+    assert source.type == "tensor(uint8)" and source.shape == ["N", SIZE, SIZE, 3]
+    found, = session.run(None, {source.name: pixels})
+    expected = export.eager_logits(network, normalise(pixels, METADATA["mean"], METADATA["std"]))
+    assert export.difference(found, expected) <= export.TOLERANCE
+    about = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
+    assert (about["dtype"], about["layout"], about["range"]) == ("uint8", "NHWC", [0, 255]) and "mean" not in about
+
+
+@needs_onnx
+@pytest.mark.parametrize("shape", [(SIZE, SIZE), (96, 64), (33, 128)])
+def test_any_height_and_width(network, exported, shape):
+    import onnxruntime
+    images = np.random.default_rng(2).normal(size=(2, 3, *shape)).astype(np.float32)
+    session = onnxruntime.InferenceSession(exported[0] / "model-free-size.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["N", 3, "height", "width"]
+    found, = session.run(None, {"pictures": images})
+    assert export.difference(found, export.eager_logits(network, images)) <= export.TOLERANCE
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", SMALL)
+def test_every_model_takes_any_size(name, tmp_path):
+    from asymmlib.deploy.onnx_graph import make_onnx
+    network = typical_network(name)
+    (tmp_path / "model.onnx").write_bytes(make_onnx(network, None).SerializeToString())
+    images = np.random.default_rng(2).normal(size=(2, 3, 64, 96)).astype(np.float32)
+    found = engines.run_onnx(tmp_path / "model.onnx")(images)
+    assert export.difference(found, export.eager_logits(network, images)) <= export.TOLERANCE
+
+
+@needs_onnx
+def test_without_a_runtime_the_files_are_run_all_the_same(network, exported, monkeypatch):
+    """The package onnx brings an evaluator."""
+    monkeypatch.setattr(extras, "find_spec", without("onnxruntime", "openvino"))
+    found = export.check(network, exported[0], SIZE, statistics=(METADATA["mean"], METADATA["std"]), pictures=1)
+    assert set(found) == {"paddle", "paddle-onednn", *FILES, "weights-float16"}
+
+
+def test_nothing_of_an_earlier_export_stays(network, tmp_path):
+    export.export(network, tmp_path, SIZE, METADATA, uint8=True)
+    (tmp_path / "mine.txt").write_text("mine")
+    export.export(network, tmp_path, SIZE)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert "mine.txt" in left and not left & {"model-uint8.onnx", "reference.png"}
+    facts = json.loads((tmp_path / "export.json").read_text())
+    assert set(facts["files"]) == left - {"mine.txt", "export.json"}
+    assert all(entry["bytes"] == (tmp_path / name).stat().st_size for name, entry in facts["files"].items())
+
+
+def test_bytes_need_mean_and_std(network, tmp_path):
+    with pytest.raises(ValueError, match="a file that takes bytes needs the mean"):
+        export.export(network, tmp_path, SIZE, {"mean": [0.5] * 3}, uint8=True)
 
 
 @needs_onnx
@@ -279,7 +375,8 @@ def test_bench_infer_writes_a_table_with_what_it_depends_on(tmp_path, capsys):
     (["bench-infer", "--batch", "0"], "batches has 0"),
     (["bench-infer", "--rounds", "0"], "rounds has 0"),
     (["bench-infer", "--size", "8"], "image_size is 8"),
-    (["export", "nothing"], "no run 'nothing'"),
+    (["export", "nothing"], "nothing: no run, no released network"),
+    (["export"], "say which network to export, with --from"),
 ])
 def test_mistakes_end_in_one_line(home, capsys, arguments, message):
     assert main(arguments) == 2
@@ -296,6 +393,8 @@ def test_export_of_a_run(home, picture_folder, capsys):
     assert "weights-float16.safetensors" in printed and "differs from the eager logits by" in printed
     facts = json.loads((home / "runs" / "first" / "export" / "export.json").read_text())
     assert facts["classes"] == ["blue", "green", "red"] and facts["image_size"] == 32 and facts["run"] == "first"
+    assert facts["training_data"]["name"] == picture_folder.name and facts["training_data"]["train_pictures"] == 24
+    assert str(picture_folder) not in json.dumps(facts), "no path of this machine leaves with the files"
 
 
 def test_recorded_bench_says_where_it_ran():

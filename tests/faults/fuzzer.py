@@ -1,7 +1,8 @@
 """Feed damaged files of one kind to their reader: python fuzzer.py KIND FIRST COUNT.
 
 Each input is a good file with seeded damage. Prints a JSON line per counted outcome: right (read), rejected (a
-`ValueError` that names the file), crashed (any other exception, more memory than allowed, a file outside the target).
+`ValueError` that names the file), crashed (any other exception, more memory than allowed), lost (a file outside the
+target), silent (something else was read than was written, where a digest stands).
 The process has a limit on memory, each input one on time; a process that dies is counted by who started it.
 """
 import contextlib
@@ -287,13 +288,15 @@ def outcome(kind, index, good, folder):
         read(folder / name)
         result = "right"
     except ValueError as error:
-        result = "rejected" if str(folder) in str(error) else f"the file is not named: {error!r}"
+        result = "rejected" if str(folder) in str(error) else f"crashed: the file is not named: {error!r}"
+    except AssertionError as error:
+        result = f"silent: {error}"
     except Exception as error:  # this is what is looked for
-        result = f"{type(error).__name__}: {error}"
+        result = f"crashed: {type(error).__name__}: {error}"
     signal.alarm(0)
     strays = {path.name for path in folder.iterdir()} - {name, "inside"}
     strays |= {path.name for path in (folder / "inside").iterdir()} - {"out"}
-    return f"written outside: {strays}" if strays else result
+    return f"lost: written outside: {strays}" if strays else result
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Do one kind of work many times, each time with a fault: python injector.py WORK FAULT TRIALS SEED.
 
 Python and Paddle are loaded once; every trial is a forked child, so that a trial costs little and a child can be
-killed, limited or stripped of its rights. Prints one line of JSON: how many faults were injected, survived, lost, and
-what went wrong. Survived means: nothing half-written under a final name, every reported piece there, and the next run
-of the same work, undisturbed, ends as it should; where the fault could be told, the message says what to do.
+killed, limited or stripped of its rights. Prints the line of `outcomes.Counts`. Survived means: nothing half-written
+under a final name, every reported piece there, and the next run of the same work, undisturbed, ends as it should; where
+the fault could be told, the message says what to do.
 """
 import codecs
 import json
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import scenarios
+from outcomes import Counts, Ended, expect
 
 from asymmlib.base.startup import load_paddle
 
@@ -58,8 +59,7 @@ class Trials:
     def seen(self):
         """What `visible` says, asked in a child: its own process may not keep state between trials."""
         status, text = self.child(lambda: self.work.visible(), keep=True)
-        if status:
-            raise AssertionError(text)
+        expect(not status, ends_as(status, "lost"), text)
         return text
 
     def start(self, function, keep=False):
@@ -89,19 +89,24 @@ class Trials:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), text
 
     def check(self, outcome, what):
-        if outcome[0]:
-            raise AssertionError(f"{what}: {outcome}")
+        expect(not outcome[0], ends_as(outcome[0], "crashed"), f"{what}: {outcome}")
 
     def recover(self):
         """Nothing torn, nothing lost, and the same work again ends well."""
         self.seen()
         status, pieces = self.child(self.work.pieces, keep=True)
         reported = len((self.root / "reported").read_bytes())
-        assert not status and int(pieces) >= reported, f"{reported} pieces were done, {pieces} are there"
+        expect(not status and int(pieces) >= reported, ends_as(status, "lost"),
+               f"{reported} pieces were done, {pieces} are there")
         self.check(self.child(lambda: self.work.do(self.report)), "the next run")
-        assert self.seen() == self.expected, "the next run ends with something else"
+        expect(self.seen() == self.expected, "silent", "the next run ends with something else")
         litter = [path.name for path in self.work.out.rglob(".*.tmp")]
-        assert not litter or self.work.__class__.__name__ == "Unpacking", f"left behind: {litter}"
+        expect(not litter or self.work.__class__.__name__ == "Unpacking", "lost", f"left behind: {litter}")
+
+
+def ends_as(status, how):
+    """How a child ended badly: hung where its time was over, else `how`."""
+    return "hung" if status == -signal.SIGALRM else how
 
 
 def kill(trials):
@@ -181,8 +186,8 @@ def twice(trials):
     os.close(trials.channel[1])
     with open(trials.channel[0]) as file:
         text = file.read()
-    assert ends == [0, 0], f"{ends}: {text}"
-    assert trials.seen() == trials.expected, "two at once end with something else"
+    expect(ends == [0, 0], ends_as(min(ends), "crashed"), f"{ends}: {text}")
+    expect(trials.seen() == trials.expected, "silent", "two at once end with something else")
     return True
 
 
@@ -211,7 +216,7 @@ def told(outcome):
     status, text = outcome
     if status == 0:
         return False  # this time the limit was not in the way
-    assert status == TOLD, f"status {status}, not said what to do: {text}"
+    expect(status == TOLD, ends_as(status, "crashed"), f"status {status}, not said what to do: {text}")
     return True
 
 
@@ -221,24 +226,23 @@ FAULTS = {"kill -9": kill, "disk full at byte N": limited, "disk full": full, "r
 
 def run(work, fault, count, seed):
     """Do `count` trials; the root folder is open to other users, since one of the faults makes us nobody."""
-    counts = {"injected": 0, "survived": 0, "lost": 0, "notes": []}
+    counts = Counts()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         root.chmod(0o755)
         trials = Trials(work, root, seed)
         for attempt in range(4 * count):
-            if counts["injected"] == count:
+            if counts.injected == count:
                 break
             trials.reset()
             try:
                 hit = FAULTS[fault](trials)
-                counts["injected"] += hit
                 trials.recover()
-                counts["survived"] += hit
-            except AssertionError as error:
-                counts["injected"] = counts["survived"] + counts["lost"] + 1
-                counts["lost"] += 1
-                counts["notes"].append(f"attempt {attempt}: {error}")
+            except Ended as error:
+                counts.add(f"attempt {attempt}", error)
+            else:
+                if hit:
+                    counts.add(f"attempt {attempt}")
     return counts
 
 
@@ -250,4 +254,4 @@ if __name__ == "__main__":
         __import__(module)
     for codec in ("cp437", "gbk", "utf-8-sig"):  # nobody may not read root's Python, so all is loaded before
         codecs.lookup(codec)
-    print(json.dumps(run(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
+    run(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])).report()

@@ -1,9 +1,8 @@
 """Cut the power of a disk at the moment work is reported as done: python power.py WORK TRIALS FOLDER.
 
 The disk is an ext4 file system in a file. A copy of that file shows what had reached the disk, without what was still
-in memory. Prints one line of JSON; ends with 77 where such a disk cannot be had.
+in memory. Prints the line of `outcomes.Counts`; ends with 77 where such a disk cannot be had.
 """
-import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import scenarios
+from outcomes import Counts, expect
 
 from asymmlib.base.startup import load_paddle
 
@@ -44,18 +44,16 @@ def cut(work, image, place):
 
 
 def trial(work, root):
-    """What is missing after a cut, else None."""
+    """Raise `outcomes.Ended` where something is missing after a cut, or torn."""
     image = root / "disk"
     with open(image, "wb") as file:
         file.truncate(SIZE)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", image], check=True)
     for copy, pieces in cut(work, image, work.out):
         with mounted(copy, work.out):
-            if work.pieces() < pieces:
-                return f"{pieces} pieces were done, {work.pieces()} are there"
-            work.visible()
+            scenarios.visible(work)
+            expect(work.pieces() >= pieces, "lost", f"{pieces} pieces were done, {work.pieces()} are there")
         copy.unlink()
-    return None
 
 
 if __name__ == "__main__":
@@ -64,5 +62,8 @@ if __name__ == "__main__":
     work = scenarios.WORKS[name](root)
     work.template.mkdir()
     work.make()
-    notes = [note for note in (trial(work, root) for _ in range(trials)) if note]
-    print(json.dumps({"injected": trials, "survived": trials - len(notes), "lost": len(notes), "notes": notes}))
+    counts = Counts()
+    for number in range(trials):
+        with counts.trial(number):
+            trial(work, root)
+    counts.report()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from outcomes import Ended
 from PIL import Image
 
 MEMBERS, PICTURES, EPOCHS, SIZE = 200, 60, 6, 96
@@ -38,6 +39,14 @@ class Work:
     def pieces(self):
         """How many reported pieces are there."""
         return 0
+
+
+def visible(work):
+    """What `work.visible` says; what is torn counts as lost."""
+    try:
+        return work.visible()
+    except Exception as error:
+        raise Ended("lost", f"{type(error).__name__}: {error}") from error
 
 
 class Unpacking(Work):

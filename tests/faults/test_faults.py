@@ -3,13 +3,16 @@ ASYMMLIB_FAULTS=full (`make faults`)."""
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from jupyter_client.manager import start_new_kernel
+from outcomes import BAD
 
 from asymmbook.checkout import project_root, results_dir
 from asymmlib.base.files import atomic_write, locked
@@ -33,6 +36,8 @@ FILES = {"zip": 2000, "tar": 1000, "tar.gz": 1000, "JPEG": 1500, "PNG": 500, "pa
 FILES |= {"checkpoint": 1000, "pixel cache": 1000, "table": 500, "card": 500, "pdparams": 1000}
 FILES |= {f"pth {form}": 1000 for form in ("from before 1.6", "of a module", "of a checkpoint")}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+MACHINES = ("the same work", "no shared folder", "another number of epochs", "other pictures", "another model")
+ENDS = {-signal.SIGALRM: "hung"} if hasattr(signal, "SIGALRM") else {}  # how a process ended that died
 PAIRS = [(fault, work) for fault, (_, every, few) in FAULTS.items() for work in (every if FULL else few)]
 PART = 500  # files a process: one that dies costs the rest of its part
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32",
@@ -50,60 +55,80 @@ def tally():
         old = pd.read_csv(path) if path.is_file() else pd.DataFrame()
         table = pd.concat([old, pd.DataFrame(rows)]).drop_duplicates(["kind", "how", "what"], keep="last")
         with atomic_write(path, "w") as file:
+            table = table[["kind", "what", "how", "tried", "well", "rejected", *BAD]]
             table.sort_values(["kind", "how", "what"]).to_csv(file, index=False, lineterminator="\n")
+
+
+def run_script(script, *arguments, patience=1500):
+    """The lines of JSON that a script of this folder prints; skipped where it says by 77 that it cannot be tried."""
+    done = subprocess.run([sys.executable, HERE / f"{script}.py", *map(str, arguments)], env=ENVIRONMENT,
+                          capture_output=True, text=True, timeout=patience)
+    if done.returncode == 77:
+        pytest.skip(f"{script}: this machine has no such disks or networks, or not for this user {done.stderr}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "["))], done
+
+
+def count(tally, what, how, script, *arguments, trials=None, patience=1500):
+    """Run a script that injects faults, note its counts, and fail for every one that was not survived."""
+    lines, done = run_script(script, *arguments, patience=patience)
+    assert done.returncode == 0, done.stderr
+    counts = lines[-1]
+    tally.append({"kind": "fault", "what": what, "how": how, "tried": counts["injected"], "well": counts["survived"],
+                  "rejected": 0, **{end: counts[end] for end in BAD}})
+    assert counts["survived"] == counts["injected"] == (trials or counts["injected"]) > 0, counts["notes"]
 
 
 @pytest.mark.parametrize(("fault", "work"), PAIRS)
 def test_work_survives(tally, fault, work):
-    trials = FAULTS[fault][0] if FULL else 2
     if fault == "disk full" and os.getuid():
         pytest.skip("only root can mount a small file system; 'disk full at byte N' needs no rights")
-    done = subprocess.run([sys.executable, HERE / "injector.py", work, fault, str(trials), "0"], env=ENVIRONMENT,
-                          capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout.splitlines()[-1])
-    tally.append({"kind": "fault", "what": work, "how": fault, "tried": counts["injected"],
-                  "well": counts["survived"], "rejected": 0, "badly": counts["lost"]})
-    assert counts["lost"] == 0 and counts["survived"] == counts["injected"] > 0, counts["notes"]
+    count(tally, work, fault, "injector", work, fault, FAULTS[fault][0] if FULL else 2, 0)
 
 
 @pytest.mark.parametrize("kind", FILES if FULL else ("zip", "tar", "JPEG", "params", "npz", "pth", "pth of a module",
                                                     "run.json", "checkpoint", "pixel cache", "table", "card"))
 def test_damaged_files_are_read_or_rejected(tally, kind):
-    count, outcomes = FILES[kind] if FULL else 60, {}
-    while len(outcomes) < count:
+    tried, outcomes = FILES[kind] if FULL else 60, {}
+    while len(outcomes) < tried:
         first = len(outcomes)
-        done = subprocess.run([sys.executable, HERE / "fuzzer.py", kind, str(first), str(min(PART, count - first))],
-                              env=ENVIRONMENT, capture_output=True, text=True, timeout=1500)
-        outcomes |= dict(map(json.loads, done.stdout.splitlines()))
+        lines, done = run_script("fuzzer", kind, first, min(PART, tried - first))
+        outcomes |= dict(lines)
         if done.returncode:  # the input after the last one that was reported ended the process
-            outcomes[len(outcomes)] = f"the interpreter ended with {done.returncode}: {done.stderr[-300:]}"
-    found = list(outcomes.values())
+            outcomes[len(outcomes)] = f"{ENDS.get(done.returncode, 'crashed')}: {done.returncode} {done.stderr[-300:]}"
+    ends = Counter(text.partition(":")[0] for text in outcomes.values())
+    tally.append({"kind": "file", "what": kind, "how": "damaged", "tried": len(outcomes), "well": ends["right"],
+                  "rejected": ends["rejected"], **{end: ends[end] for end in BAD}})
     bad = [(index, text) for index, text in outcomes.items() if text not in ("right", "rejected")]
-    tally.append({"kind": "file", "what": kind, "how": "damaged", "tried": len(found), "well": found.count("right"),
-                  "rejected": found.count("rejected"), "badly": len(bad)})
     assert not bad, bad[:5]
 
 
 @pytest.mark.parametrize("name", SIGNALS if FULL else ("SIGINT",))
 def test_signals_at_random_moments(tally, name, tmp_path):
-    done = subprocess.run([sys.executable, HERE / "storm.py", name, "30" if FULL else "2", "0", tmp_path],
-                          env=ENVIRONMENT, capture_output=True, text=True, timeout=3000)
-    assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout.splitlines()[-1])
-    tally.append({"kind": "fault", "what": "training", "how": name, "tried": counts["injected"],
-                  "well": counts["survived"], "rejected": 0, "badly": counts["lost"]})
-    assert counts["lost"] == 0 and counts["survived"] > 0, counts["notes"]
+    count(tally, "training", name, "storm", name, 30 if FULL else 2, 0, tmp_path, patience=3000)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "pixel cache", "released weights", "weights of a run"])
+def test_one_flipped_bit(tally, kind):
+    count(tally, f"reading: {kind}", "one flipped bit", "digests", kind, 100 if FULL else 3)
+
+
+def test_another_program_s_folder_stays_as_it_is(tally, tmp_path):
+    count(tally, "training", "another program's folder or files", "foreign", tmp_path)
+
+
+@pytest.mark.serial
+def test_a_second_job_is_told_for_whom_it_waits(tally, tmp_path):
+    count(tally, "training", "a second job on one run", "second", 9 if FULL else 1, tmp_path)
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("case", MACHINES if FULL else MACHINES[:2])
+def test_two_machines(tally, case, tmp_path):
+    count(tally, "training", f"two machines: {case}", "machines", case, tmp_path)
 
 
 def test_what_is_no_file_is_refused_by_name(tally, tmp_path):
-    done = subprocess.run([sys.executable, HERE / "odd.py", tmp_path], env=ENVIRONMENT, capture_output=True, text=True,
-                          timeout=1500)
-    assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout.splitlines()[-1])
-    tally.append({"kind": "fault", "what": "reading", "how": "pipe, socket or device in a file's place",
-                  "tried": counts["injected"], "well": counts["survived"], "rejected": 0, "badly": counts["lost"]})
-    assert counts["lost"] == 0 and counts["survived"] == counts["injected"] > 0, counts["notes"]
+    count(tally, "reading and writing", "pipe, socket or device in a file's place", "odd", tmp_path)
 
 
 @pytest.mark.parametrize("work", ["unpacking", "checkpointing"])
@@ -112,15 +137,7 @@ def test_a_power_cut(tally, work, tmp_path):
     if os.getuid() or subprocess.run(["mke2fs", "-V"], capture_output=True).returncode:
         pytest.skip("only root can mount a file system in a file")
     trials = 5 if FULL else 1
-    done = subprocess.run([sys.executable, HERE / "power.py", work, str(trials), tmp_path], env=ENVIRONMENT,
-                          capture_output=True, text=True, timeout=1500)
-    if done.returncode == 77:
-        pytest.skip("no loop device here")
-    assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout.splitlines()[-1])
-    tally.append({"kind": "fault", "what": work, "how": "power cut", "tried": counts["injected"],
-                  "well": counts["survived"], "rejected": 0, "badly": counts["lost"]})
-    assert counts["lost"] == 0 and counts["survived"] == trials, counts["notes"]
+    count(tally, work, "power cut", "power", work, trials, tmp_path, trials=trials)
 
 
 EPOCHS = 5000  # more than a busy machine can do before it passes on what the second one printed
@@ -169,4 +186,4 @@ def test_interrupting_a_cell_leaves_the_kernel_usable(tally, home, picture_folde
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     tally.append({"kind": "fault", "what": "training in a notebook", "how": "Ctrl-C", "tried": 1, "well": 1,
-                  "rejected": 0, "badly": 0})
+                  "rejected": 0, **dict.fromkeys(BAD, 0)})

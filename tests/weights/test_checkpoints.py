@@ -21,7 +21,7 @@ from asymmlib.weights.convert import convert, start_from
 from asymmlib.weights.find import find_network
 from asymmlib.weights.names import NAMINGS, network_names
 from asymmlib.weights.official import export_official, load_official, read_tensors
-from asymmlib.weights.own import check_pictures, load_weights, read_metadata, save_weights
+from asymmlib.weights.own import check_pictures, load_weights, read_safetensors, save_tensors, save_weights
 from asymmlib.weights.pickles import Made, Name, run_pickle
 from asymmlib.weights.settings import marks
 from asymmlib.weights.solve import solve
@@ -232,7 +232,7 @@ def test_names_of_gluon_make_gluons_network(tmp_path, capsys):
 # --- settings in what we write -------------------------------------------------------------------------------------
 
 def settings(path):
-    return json.loads(read_metadata(path)["settings"])
+    return json.loads(read_safetensors(path)[1]["settings"])
 
 
 def test_settings_stand_in_every_file(tmp_path):
@@ -243,13 +243,13 @@ def test_settings_stand_in_every_file(tmp_path):
     assert settings(path) == {**known, "classes": 3, **nothing}
     pictures = {"classes": ["a", "b", "c"], "size": 64, "mean": [0.5] * 3, "std": [0.25] * 3}
     save_weights(network, path, {"run": "x", **marks(pictures)})
-    assert settings(path) == known | pictures and read_metadata(path)["run"] == "x"
+    assert settings(path) == known | pictures and read_safetensors(path)[1]["run"] == "x"
     export_official(network, tmp_path / "official.safetensors")
     assert settings(tmp_path / "official.safetensors") == {**known, "classes": 3, **nothing}
     converted = convert(path, tmp_path / "again.safetensors")
     assert settings(tmp_path / "again.safetensors") == known | pictures and converted.width == 0.5
     save_weights(create_model("mobilenet_v2", 3), path)
-    assert settings(path) == {"network": "MobileNetV2", "classes": 3, **nothing}
+    assert settings(path) == {"network": "MobileNetV2", "epsilon": 1e-5, "classes": 3, **nothing}
 
 
 def test_other_settings_are_refused(tmp_path):
@@ -264,9 +264,11 @@ def test_other_settings_are_refused(tmp_path):
         with pytest.raises(ValueError, match=f"was trained with {next(iter(said))}"):
             check_pictures(path, said)
     for odd in ("[", "3", '{"variant": "huge"}', '{"classes": [1]}', '{"classes": 1.5}'):
-        save_file(load_file(path), tmp_path / "odd.safetensors", {"settings": odd})
+        save_tensors(load_file(path), tmp_path / "odd.safetensors", {"settings": odd})
         with pytest.raises(ValueError, match=r"odd\.safetensors: its settings are damaged"):
             load_weights(network, tmp_path / "odd.safetensors")
+        save_file(load_file(path), tmp_path / "theirs.safetensors", {"settings": odd})  # another program's word
+        load_weights(network, tmp_path / "theirs.safetensors")
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, capsys):

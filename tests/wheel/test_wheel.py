@@ -166,8 +166,17 @@ def test_evaluate(place, trained):
 
 
 def test_predict_by_the_own_run(place, picture):
-    out, error = place.asymmlib("predict", "--run", "first", picture)
+    out, error = place.asymmlib("predict", "--from", "first", picture)
     assert out.splitlines()[0] == picture and out.count("%") == 5 and not error
+    assert place.run(PYTHON, "-m", "asymmlib", "predict", "--run", "first", picture)[0] == out
+    said, _ = place.asymmlib("predict", "--from", "first", picture, "--json", "--top", "1")
+    assert json.loads(said)["path"] == picture
+
+
+@pytest.mark.parametrize("command", [(SCRIPT,), (PYTHON, "-m", "asymmlib")], ids=["script", "module"])
+def test_the_script_and_the_module_say_how_they_are_called(place, command):
+    out, _ = place.run(*command, "predict", "--help")
+    assert out.startswith("usage: asymmlib predict" if len(command) == 1 else "usage: python -m asymmlib predict")
 
 
 def test_predict_by_the_weights_of_the_wheel(place, picture):
@@ -178,13 +187,13 @@ def test_predict_by_the_weights_of_the_wheel(place, picture):
 
 
 def test_other_weights_are_refused_by_name(place, picture):
-    out, error = place.asymmlib("predict", "--model", "asymmnet_large", picture, code=2)
+    out, error = place.asymmlib("predict", "--from", "asymmnet_large", picture, code=2)
     line, = error.splitlines()
     assert not out and line.startswith("error: no released weights of asymmnet_large") and "ASYMMLIB_WEIGHTS" in line
 
 
 def test_other_weights_by_their_folder(place, picture):
-    out, error = place.asymmlib("predict", "--model", "asymmnet_large", picture,
+    out, error = place.asymmlib("predict", "--from", "asymmnet_large", picture,
                                 ASYMMLIB_WEIGHTS=str(CHECKOUT / "weights"))
     assert out.count("%") == 5 and not error
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from asymmbook.checkout import project_root
 from asymmbook.editions.catalogue import catalogue, foreign
-from asymmbook.editions.outputs import texts
+from asymmbook.editions.outputs import comments, texts
 
 __all__ = ["Shown", "executed", "outputs", "shown", "untranslated"]
 
@@ -36,7 +36,11 @@ def outputs(path: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
 
 
 def shown(path: Path, language: str) -> Iterator[Shown]:
-    """Every text that cells of a page show."""
+    """Every text that cells of a page show, and the comments in their code."""
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        if cell["cell_type"] == "code" and "remove-input" not in cell["metadata"].get("tags", ()):
+            for _, _, text in comments("".join(cell["source"])):
+                yield Shown(f"{path.relative_to(project_root())} [{number}]", text, catalogue(language).say(text))
     for place, _, output in outputs(path):
         for english, translated in texts(output, language, catalogue(language)):
             yield Shown(place, english, translated)

@@ -1,17 +1,19 @@
-"""The outputs of a cell in another language: what it prints, its tables and its sentences in Markdown.
+"""A cell in another language: what it prints, its tables, its sentences in Markdown, the comments in its code.
 
 A drawing cannot be translated afterwards: `asymmbook.editions.twins` draws it twice. Everything else is text with the
 numbers of the one execution, and is translated when an edition is built.
 """
 import html
+import io
 import re
+import tokenize
 import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from asymmbook.editions.catalogue import Catalogue
 
-__all__ = ["PICTURES", "TWINS", "alt", "in_html", "in_markdown", "printed", "texts", "twin"]
+__all__ = ["PICTURES", "TWINS", "alt", "comments", "in_code", "in_html", "in_markdown", "printed", "texts", "twin"]
 
 TWINS = "editions"  # key in the metadata of an output: {language: {MIME type of a picture: base64, "words": {...}}}
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
@@ -98,6 +100,24 @@ def _blocks(text: str) -> Iterator[list[str]]:
             block = []
     if block:
         yield block
+
+
+def comments(code: str) -> list[tuple[int, int, str]]:
+    """(row from 0, column, text behind the sign) of each comment in Python code; [] for what is no Python alone."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(code).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return []
+    return [(token.start[0] - 1, token.start[1], token.string.removeprefix("#").strip()) for token in tokens
+            if token.type == tokenize.COMMENT]
+
+
+def in_code(code: str, words: Catalogue) -> str:
+    """Python code with its comments in this language; all else is as it was."""
+    lines = code.split("\n")
+    for row, column, text in comments(code):
+        lines[row] = f"{lines[row][:column]}# {words.say(text)}"
+    return "\n".join(lines)
 
 
 SAID = {"text/html": in_html, "text/markdown": in_markdown, "text/plain": printed}

@@ -6,13 +6,30 @@ edition; nothing is executed for it.
 from dataclasses import replace
 from typing import Any
 
-from docutils.nodes import Element
+from docutils.nodes import Element, Text, container, literal_block
 from myst_nb.core.render import MimeData, NbElementRenderer
+from sphinx.transforms import SphinxTransform
 
 from asymmbook.editions.catalogue import catalogue
-from asymmbook.editions.outputs import alt, printed, twin
+from asymmbook.editions.outputs import alt, in_code, printed, twin
 
-__all__ = ["EditionRenderer"]
+__all__ = ["CodeComments", "EditionRenderer"]
+
+
+class CodeComments(SphinxTransform):
+    """The comments in the code of cells, in an edition that `EditionRenderer` makes."""
+
+    default_priority = 400
+
+    def apply(self, **settings: Any) -> None:
+        """Replace the text of each cell's code."""
+        if self.config.nb_render_plugin != "asymmbook":
+            return
+        for cell in self.document.findall(container):
+            if cell.get("nb_element") == "cell_code_source":
+                for block in cell.findall(literal_block):
+                    block.rawsource = in_code(block.astext(), catalogue(self.config.language))
+                    block.children = [Text(block.rawsource)]
 
 
 class EditionRenderer(NbElementRenderer):

@@ -16,7 +16,7 @@ from asymmbook.checkout import results_dir
 from asymmbook.evidence.folds import class_sets, fold_table
 from asymmbook.evidence.inference import calibration_error, per_class_accuracy
 from asymmbook.evidence.trial import TrialRun
-from asymmlib.base.files import atomic_write, locked
+from asymmlib.base.files import atomic_write, has_file, locked
 from asymmlib.base.tables import read_table
 from asymmlib.data.manifest import EVERY
 from asymmlib.runs import find_run
@@ -34,7 +34,7 @@ def trial_dir(folder: Path | None = None) -> Path:
 
 def _read(table, folder):
     path = trial_dir(folder) / f"{table}.csv"
-    return read_table(path, ("run",), TEXTS) if path.is_file() else pd.DataFrame({"run": pd.Series(dtype=str)})
+    return read_table(path, ("run",), TEXTS, pd.DataFrame({"run": pd.Series(dtype=str)}))
 
 
 def read_runs(folder: Path | None = None) -> pd.DataFrame:
@@ -110,14 +110,14 @@ def record(runs: Sequence[TrialRun], folder: Path | None = None) -> pd.DataFrame
 
 def _history(name):
     path = find_run(name).folder / "history.csv"
-    frame = read_table(path, ("epoch",)) if path.is_file() else pd.DataFrame()
+    frame = read_table(path, ("epoch",), absent=pd.DataFrame()).copy()
     frame.insert(0, "run", name)
     return frame
 
 
 def _add_predictions(path, names):
     arrays = {}
-    if path.is_file():
+    if has_file(path):
         with np.load(path, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
     for name in names:

@@ -14,14 +14,16 @@ from asymmbook.evidence.findings import recorded
 from asymmbook.evidence.statistics import wilson
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import weights_dir
+from asymmlib.models import create_model
 from asymmlib.runs import LICENCE, Classifier, Run, find_run, load_pretrained
 from asymmlib.weights.own import pack_tensors, read_safetensors
-from asymmlib.weights.released import RELEASED
+from asymmlib.weights.released import RELEASED, find_released
 from asymmlib.weights.settings import complete, marks
 
-__all__ = ["best_run", "model_card", "release"]
+__all__ = ["best_run", "model_card", "release", "renew"]
 
 SPLITS = ("eval", "test")
+WRITTEN = ("licence", "sha256")  # the last of a card
 
 CARD = """# Trained weights
 
@@ -94,12 +96,23 @@ def release(folder: Path | None = None) -> dict[str, Classifier]:
         if data not in prepared:
             prepared[data] = prepare(data, test_share=True, progress=False)
         tensors, info = _compact(run, prepared[data])
-        mark = complete(run.network("best"), marks({**info, "size": info["image_size"]}))
-        _write(folder / model, tensors, {**info, "candidates": candidates}, mark)
+        _write(folder / model, tensors, {**info, "candidates": candidates})
         released[model] = load_pretrained(model, folder)
     with atomic_write(folder / "README.md", "w") as file:
         file.write(model_card(released))
     return released
+
+
+def renew(folder: Path | None = None) -> None:
+    """Write the released files of a folder (default `weights/`) anew as `release` would today, without their runs.
+
+    Every tensor stays as it is, bit for bit; what stands beside them, such as settings and digest, is made anew.
+    Raises as `asymmlib.weights.released.find_released`.
+    """
+    for model in RELEASED:
+        card, path = find_released(model, folder)
+        tensors, _ = read_safetensors(path)
+        _write(path.with_suffix(""), tensors, {key: card[key] for key in card if key not in WRITTEN})
 
 
 def best_run(model: str) -> tuple[Run, int]:
@@ -113,7 +126,7 @@ def best_run(model: str) -> tuple[Run, int]:
 
 def _compact(run, prepared):
     """The tensors to store and what is known about them."""
-    full = read_safetensors(run.folder / "best.safetensors")
+    full, _ = read_safetensors(run.folder / "best.safetensors")
     with np.errstate(over="ignore"):  # beyond 65,504 float16 has only infinity, which `same` refuses
         half = {name: value.astype(np.float16) if value.ndim > 1 else value for name, value in full.items()}
     before, after = (_measure(run, tensors, prepared) for tensors in (full, half))
@@ -144,9 +157,10 @@ def _measure(run, tensors, prepared):
     return measured
 
 
-def _write(path, tensors, info, mark):
-    content = pack_tensors(tensors, mark)
-    info = {**info, "licence": LICENCE, "sha256": hashlib.sha256(content).hexdigest()}
+def _write(path, tensors, info):
+    network = create_model(info["model"], len(info["classes"]), **info["settings"])
+    content = pack_tensors(tensors, complete(network, marks({**info, "size": info["image_size"]})))
+    info = {**info, **dict(zip(WRITTEN, (LICENCE, hashlib.sha256(content).hexdigest()), strict=True))}
     with atomic_write(path.with_suffix(".safetensors")) as file:
         file.write(content)
     with atomic_write(path.with_suffix(".json"), "w") as file:
@@ -161,7 +175,7 @@ def model_card(released: Mapping[str, Classifier]) -> str:
     recipe = [f"| {name} | {value} |" for name, value in infos[default]["recipe"].items()
               if name != "seed" and value is not None]
     return CARD.format(
-        default=default, others="\n".join(f"python -m asymmlib predict --model {name} IMAGE..." for name in others),
+        default=default, others="\n".join(f"python -m asymmlib predict --from {name} IMAGE..." for name in others),
         size=first.image_size, preprocessing=first.describe(), count=len(first.classes), licence=first.licence,
         accuracy="\n".join(_accuracy_rows(infos)),
         storage=" ".join(_storage(model, info) for model, info in infos.items()),

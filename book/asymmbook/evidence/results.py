@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from asymmbook.checkout import results_dir
-from asymmlib.base.files import READ_ERRORS, atomic_write, locked, sweep
+from asymmlib.base.files import READ_ERRORS, atomic_write, has_file, locked, sweep
 from asymmlib.base.tables import read_table
 from asymmlib.runs import find_run
 
@@ -66,9 +66,8 @@ def read_results(folder: Path | None = None) -> dict[str, pd.DataFrame]:
 
     Raises `ValueError` that names a table which is damaged or has other columns.
     """
-    folder = folder or results_dir()
-    return {table: read_table(folder / f"{table}.csv", KEYS[table], TEXTS) if (folder / f"{table}.csv").is_file()
-            else pd.DataFrame({"run": pd.Series(dtype=str)}) for table in TABLES}
+    folder, empty = folder or results_dir(), pd.DataFrame({"run": pd.Series(dtype=str)})
+    return {table: read_table(folder / f"{table}.csv", KEYS[table], TEXTS, empty) for table in TABLES}
 
 
 def write_pictures(manifest: pd.DataFrame, folder: Path | None = None) -> None:
@@ -84,7 +83,7 @@ def read_pictures(split: str = "test", folder: Path | None = None) -> pd.DataFra
     Raises `ValueError` for a damaged table.
     """
     path, columns = (folder or results_dir()) / "pictures.csv", ["name", "class", "split"]
-    pictures = read_table(path, columns) if path.is_file() else pd.DataFrame(columns=columns)
+    pictures = read_table(path, columns, absent=pd.DataFrame(columns=columns))
     return pictures[pictures["split"] == split].drop(columns="split").reset_index(drop=True)
 
 
@@ -95,7 +94,7 @@ def read_predictions(run: str, weights: str = "best", split: str = "test", folde
     `ValueError` for one that has none for this split, or whose file is damaged.
     """
     path = (folder or results_dir()) / "predictions" / f"{run}.npz"
-    if not path.is_file():
+    if not has_file(path):
         raise FileNotFoundError(f"no predictions {path}: python -m asymmbook experiments collect records them")
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -77,7 +77,7 @@ def _stage(planned, recorded):
     folder, history = runs_dir() / planned.name, runs_dir() / planned.name / "history.csv"
     if planned.name in recorded:
         return "recorded", recorded[planned.name]
-    done = len(read_table(history, ("epoch",))) if history.is_file() else 0
+    done = len(read_table(history, ("epoch",), absent=pd.DataFrame()))
     if (folder / FAILURE).is_file():
         return "failed", done
     if not (folder / "run.json").is_file():
@@ -114,7 +114,7 @@ def time_left(missing: Sequence[Planned]) -> str:
     curves = read_results()["curves"]
     for planned in PLAN:
         history = runs_dir() / planned.name / "history.csv"
-        rows = read_table(history, ("epoch", "seconds")) if history.is_file() else curves[curves["run"] == planned.name]
+        rows = read_table(history, ("epoch", "seconds"), absent=curves[curves["run"] == planned.name])
         done[planned.name] = len(rows)
         if len(rows):
             paces.setdefault((planned.model, planned.recipe.image_size), []).extend(rows["seconds"])

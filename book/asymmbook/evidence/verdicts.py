@@ -13,7 +13,23 @@ from asymmbook.evidence.folds import FOLDS, REPEATS
 from asymmbook.evidence.inference import compare_networks, holm, sentence
 from asymmbook.evidence.trial import ABLATIONS, HELP, LIGHT, MATCHED, MENDED, PAIR
 
-__all__ = ["Side", "families", "recommended", "verdicts"]
+__all__ = ["LABELS", "Side", "families", "recommended", "verdicts"]
+
+# What sentences and tables call networks and changes of a recipe
+LABELS = {"asymmnet_large-r1": "AsymmNet-Large r = 1", "asymmnet_large-r0": "AsymmNet-Large r = 0",
+          "asymmnet_large-r2": "AsymmNet-Large r = 2", "asymmnet_small-r1": "AsymmNet-Small",
+          "mobilenet_v2": "MobileNetV2", "mobilenet_v3_large": "MobileNetV3-Large", "resnet50": "ResNet50",
+          "vgg19": "VGG19"}
+CHANGES = {"flawed-ends-high": "with swings that end at the peak", "mended-schedule": "with the schedule mended",
+           "mended-weight-decay": "with one weight decay for all",
+           "mended-normalisation": "with its normalisation measured",
+           "mended-interpolation": "with bilinear rotation", "mended-all": "with everything mended",
+           "flip": "with flips", "crop-flip": "with crops and flips", "colour": "with crops, flips and colour",
+           "long": "for 100 epochs", "long-crop-flip": "for 100 epochs with crops and flips",
+           "pretrained": "pre-trained on the other classes", "paddle-default": "from Paddle's default start",
+           "paddle-default-own-norm": "from Paddle's default start with its own batch norm"}
+COPIES = {"left": "copies on the left only", "right": "copies on the right only", "zeros": "zeros in place of copies",
+          "new": "new channels in place of copies", "shuffled": "copies with their pixels in another order"}
 
 
 class Side(NamedTuple):
@@ -34,7 +50,11 @@ def _side(name, group, network, recipe, runs=FOLDS, pictures="caltech16", repeat
 
 def _base(network):
     """Group a's runs of the first repeat, which e, f and default are held against."""
-    return _side(network, "a", network, "64px", repeat=0)
+    return _side(LABELS[network], "a", network, "64px", repeat=0)
+
+
+def _changed(group, network, recipe, **more):
+    return _side(f"{LABELS[network]} {CHANGES[recipe]}", group, network, recipe, **more)
 
 
 def _widths(name, network, widths):
@@ -42,27 +62,26 @@ def _widths(name, network, widths):
                 FOLDS * len(widths))
 
 
-def families(folder: Path | None = None) -> dict[str, list[tuple[Side, Side]]]:
+def families(folder: Path | None = None) -> dict[str, list[tuple[Side, ...]]]:
     """{family: pairs of `Side`}, as the protocol lists them; of e, once next16 has chosen."""
-    tested = {f"a, {size}": [(_side(PAIR[0], "a", PAIR[0], size, runs), _side(other, "a", other, size, runs))
+    tested = {f"a, {size}": [tuple(_side(LABELS[name], "a", name, size, runs) for name in (PAIR[0], other))
                              for other in LIGHT if other != PAIR[0]]
               for size, runs in (("64px", FOLDS * REPEATS), ("128px", FOLDS))}
     for network in PAIR:
         changes = ["flawed-ends-high", *(f"mended-{name}" for name in MENDED), "mended-all"]
-        tested[f"d, {network}"] = [(_side(f"{network} {recipe}", "d", network, recipe),
+        tested[f"d, {network}"] = [(_changed("d", network, recipe),
                                     _side("the article's recipe", "d", network, "flawed")) for recipe in changes
                                    if (network, recipe) != (PAIR[1], "mended-weight-decay")]
     rate1 = _widths("r = 1", "asymmnet_large-r1", MATCHED)
     tested["b"] = [(rate1, _widths("r = 0 of the same width", "asymmnet_large-r0", MATCHED)),
                    (rate1, _widths("r = 0 with as many parameters", "asymmnet_large-r0", MATCHED.values()))]
     chosen = {network: recommended(network, folder) for network in PAIR}
-    tested["e"] = [(_side(f"{network} {change}", "e", network, change, repeat=0), _base(network))
+    tested["e"] = [(_changed("e", network, change, repeat=0), _base(network))
                    for network, change in chosen.items() if change not in (None, "64px")]
-    tested["f"] = [(_base(PAIR[0]), _side(f"copies {kind}", "f", f"ablation_{kind}", "64px")) for kind in ABLATIONS]
+    tested["f"] = [(_base(PAIR[0]), _side(COPIES[kind], "f", f"ablation_{kind}", "64px")) for kind in ABLATIONS]
     starts = [(network, "paddle-default") for network in (*PAIR, "mobilenet_v3_large")]
     starts.append(("mobilenet_v3_large", "paddle-default-own-norm"))
-    tested["default"] = [(_base(network), _side(f"{network} {recipe}", "default", network, recipe))
-                         for network, recipe in starts]
+    tested["default"] = [(_base(network), _changed("default", network, recipe)) for network, recipe in starts]
     return tested
 
 

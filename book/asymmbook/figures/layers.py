@@ -1,16 +1,22 @@
-"""Drawings of single layers for notebook 04: what one output of a convolution sees, and squeeze-and-excitation.
+"""Drawings of single layers: what one output of a convolution sees, squeeze-and-excitation, and what a start does.
 
 The block and the network are drawn by `asymmbook.figures.diagrams`, results by `asymmbook.figures.plots`.
 """
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from asymmbook.figures.plots import require
 from asymmbook.figures.style import COLOURS, WIDTH, arrow, bar, blank_axes, in_style, tint, trapezoid
 
-__all__ = ["draw_convolutions", "draw_excitation"]
+__all__ = ["draw_convolutions", "draw_excitation", "plot_scales"]
 
 SIDE = 5  # pixels of the small maps in a drawing
+SCALES = {"filters": "deviation of filters\nover He's", "kept": "variance left\nafter epsilon",
+          "step": "gradient over\nweights"}  # columns of asymmbook.evidence.scales.layer_scales
 MAP, SEEN, MADE, INK = tint(COLOURS["sky"], 0.3), COLOURS["orange"], COLOURS["blue"], "#444444"
 
 
@@ -90,4 +96,29 @@ def draw_excitation(channels: int = 96, squeezed: int = 24) -> Figure:
     for height, text in ((0.7, "filtered channels"), (3.6, "squeeze: mean over the map"), (9.6, "excite"),
                          (13.6, "each map times its factor")):
         axes.text(around + 0.06 * channels, height, text, size=9, va="center_baseline")
+    return figure
+
+
+@in_style()
+def plot_scales(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+    """Filters, signal and first step of every depthwise layer: a column a network, a row a measure, a colour a start.
+
+    tables: {network: {start: DataFrame of `asymmbook.evidence.scales.layer_scales`}}. Logarithmic, to the left the
+    layer next to the picture. Raises `ValueError` where there is nothing to draw.
+    """
+    require(tables)
+    figure, grid = plt.subplots(len(SCALES), len(tables), figsize=(1.25 * WIDTH, 5.2), sharex="col", sharey="row",
+                                squeeze=False)
+    for column, (network, starts) in enumerate(tables.items()):
+        grid[0, column].set_title(network, size=10)
+        grid[-1, column].set_xlabel("depthwise layer")
+        for (start, table), colour, marker in zip(starts.items(), ("vermilion", "blue"), "os", strict=True):
+            layers = table[table["kind"] == "depthwise"].reset_index(drop=True)
+            for axis, measure in zip(grid[:, column], SCALES, strict=True):
+                axis.plot(layers.index + 1, layers[measure], marker, color=COLOURS[colour], ms=4, label=start)
+    for axes, text in zip(grid, SCALES.values(), strict=True):
+        axes[0].set(yscale="log", ylabel=text)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    figure.suptitle("Depthwise layers before the first step")
     return figure

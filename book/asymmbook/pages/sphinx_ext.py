@@ -1,7 +1,7 @@
-"""A Sphinx extension for the book's pages: a description for each, and no script that would fetch code from elsewhere.
+"""A Sphinx extension for the book's pages: a description for each, and nothing that would come from another host.
 
-The words of the Chinese search are cut by jieba, whose cache stays with the build: see `keep_words_private`. The words by
-which a page is found first are those of `book/keywords.csv`: see `add_keywords`.
+The words of the Chinese search are cut by jieba, whose cache stays with the build: see `keep_words_private`. The words
+by which a page is found first are those of `book/keywords.csv`: see `add_keywords`.
 
 Named in `_config.yml`. Jupyter Book loads `sphinx_thebe` in any case, which writes the address of a remote script into
 every page, twice, and thereby an error into the browser's console; the book has no use for it.
@@ -21,15 +21,31 @@ __all__ = ["add_keywords", "describe", "keep_words_private", "read_keywords", "s
 
 COLUMNS = {"zh_CN": "chinese"}  # of book/keywords.csv, for languages other than English
 LENGTH = 155  # characters that search engines show
+LABELLED = re.compile(r"\s*<strong>[^<]*(?:[:：]</strong>|</strong>\s*[:：])(.*?)(?=<strong>|$)", re.S)
+CITATION = re.compile(r"\s*<span[^>]*>\[(?:<a [^>]*>[^<]*</a>[,\s]*)+\]</span>")
+# What a page may load and whom it may ask: the site itself, also when it is opened as a file. Scripts within the page
+# are the theme's. A page that says more, such as the live one, has its own.
+POLICY = ("default-src 'self' file: data: blob: 'unsafe-inline'; script-src 'self' file: 'unsafe-inline'; "
+          "object-src 'none'; base-uri 'none'; form-action 'self' file:")
 
 
 def describe(body: str | None, length: int = LENGTH) -> str:
-    """Return the text of the first paragraph of a page's HTML, cut at a word's end; "" where there is none."""
+    """Return what the first paragraph of a page's HTML says, cut at a word's end; "" where there is none.
+
+    Citations are left out. Of a paragraph with labels, "**What you will be able to do:** ... **Before:** ...", it is
+    what follows the first.
+    """
     for paragraph in re.findall(r"<p[^>]*>(.*?)</p>", body or "", flags=re.S):
-        text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", paragraph)).split())
+        labelled = LABELLED.match(paragraph)
+        text = _plain(labelled[1] if labelled else paragraph)
         if text:
-            return text if len(text) <= length else re.sub(r"\s+\S*$", "", text[:length]) + "…"
+            text = text[0].upper() + text[1:]
+            return text if len(text) <= length else re.sub(r"\s+\S{0,20}$", "", text[:length]) + "…"
     return ""
+
+
+def _plain(markup):
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", CITATION.sub("", markup))).split())
 
 
 @functools.cache
@@ -64,10 +80,21 @@ def keep_words_private(app: Any) -> None:
     jieba.dt.tmp_dir = str(folder)
 
 
-def _finish_page(app, pagename, templatename, context, doctree):
+def _describe_page(app, pagename, templatename, context, doctree):
+    """Before sphinxext.opengraph, which then says the same."""
     text = describe(context.get("body"))
     if text:
-        context["metatags"] = f'{context.get("metatags", "")}\n<meta name="description" content="{html.escape(text)}">'
+        _add_tag(context, f'<meta name="description" content="{html.escape(text)}">')
+        context["meta"] = {**(context.get("meta") or {}), "og:description": html.escape(text)}
+
+
+def _add_tag(context, tag):
+    context["metatags"] = f'{context.get("metatags", "")}\n{tag}\n'
+
+
+def _finish_page(app, pagename, templatename, context, doctree):
+    if "Content-Security-Policy" not in context.get("metatags", ""):
+        _add_tag(context, f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">')
     unwanted = tuple(_unwanted(context, pagename))
     for kind in ("script_files", "css_files"):
         context[kind] = [file for file in context.get(kind, ())
@@ -82,9 +109,6 @@ def _unwanted(context, pagename):
     # MathJax and its fonts are a third of a megabyte even when compressed: only where there are formulas
     if 'class="math' not in (context.get("body") or ""):
         yield "mathjax/"
-    # Sphinx's words for the search's results are read with `new Function`, which a page may have forbidden itself
-    if "Content-Security-Policy" in context.get("metatags", ""):
-        yield "translations.js"
 
 
 def _words(file):
@@ -93,7 +117,10 @@ def _words(file):
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx; called by it."""
+    from asymmbook.editions.render import CodeComments  # needs MyST-NB, which only a build has
+    app.add_transform(CodeComments)
     app.connect("builder-inited", keep_words_private)
     app.connect("doctree-read", add_keywords)
-    app.connect("html-page-context", _finish_page, priority=900)
+    app.connect("html-page-context", _describe_page, priority=400)
+    app.connect("html-page-context", _finish_page, priority=950)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

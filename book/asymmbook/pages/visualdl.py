@@ -18,6 +18,7 @@ from urllib.request import urlopen
 from PIL import Image
 
 from asymmbook.checkout import project_root
+from asymmbook.pages.browser import chromium
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import runs_dir
 
@@ -78,13 +79,8 @@ def photograph(target: Path | None = None) -> Path:
 
     Raises `FileNotFoundError` without the runs or without Chromium, and `RuntimeError` where the server does not start.
     """
-    from playwright.sync_api import sync_playwright
     target = target or project_root() / "book" / "images" / "visualdl.png"
-    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser_path is None:
-        raise FileNotFoundError("there is no Chromium here to open VisualDL in; on Debian: apt install chromium")
-    with serve(find_runs()) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+    with serve(find_runs()) as address, chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(address.rsplit("/", 1)[0])
                    else route.abort())
@@ -95,7 +91,6 @@ def photograph(target: Path | None = None) -> Path:
         page.wait_for_function(DRAWN, timeout=1000 * PATIENCE_S)
         page.wait_for_timeout(5000)  # curves are drawn in a movement
         taken = page.screenshot()
-        browser.close()
     packed = io.BytesIO()
     Image.open(io.BytesIO(taken)).convert("RGB").quantize(COLOURS).save(packed, "PNG", optimize=True)
     with atomic_write(target) as file:

@@ -1,0 +1,120 @@
+"""What `book/trial.md` shows of the trial: treatment, state and answers, as Markdown, one function a section.
+
+Numbers and sentences come from `asymmbook.evidence`; a question without all its runs is said to be open. Every function
+that reads records takes a folder of results (None: the project's).
+"""
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from asymmbook.evidence import records
+from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, plan
+from asymmbook.evidence.tuning import NETWORKS, tuning
+from asymmbook.evidence.verdicts import LABELS, families, verdicts
+from asymmbook.figures.style import thousands
+from asymmbook.pages.tables import bullets, markdown_table
+from asymmlib.models import create_model, describe_treatment, treat
+
+__all__ = ["answers", "networks", "scale_sentences", "settings", "state", "treatment"]
+
+CLASSES = 16
+TREATED = [name for name in LIGHT if name not in ("asymmnet_large-r0", "asymmnet_large-r2")]  # built like r = 1
+QUESTIONS = {"a, 64px": "Which network? 64 pixels", "a, 128px": "Which network? 128 pixels",
+             "d, asymmnet_large-r1": "What is each flaw worth to AsymmNet-Large?",
+             "d, mobilenet_v2": "What is each flaw worth to MobileNetV2?",
+             "b": "Does the asymmetry pay where the paper says?", "e": "What would help more than the architecture?",
+             "f": "Why?", "default": "What does Paddle's default cost?"}
+
+
+def _percent(value):
+    return f"{100 * value:.1f}"
+
+
+def _scores(folder):
+    table = records.read_runs(folder)
+    return {} if table.empty else dict(zip(table["run"], table["top1"].round(6), strict=True))
+
+
+def treatment() -> str:
+    """How each network is built by its own code, and as the trial trains it, read from the networks themselves."""
+    rows = []
+    for name in (*TREATED, *HEAVY):
+        model, own = NETWORKS.get(name, (name, {}))
+        network = create_model(model, CLASSES, **own)
+        built = describe_treatment(network, BASE.image_size)
+        treated = describe_treatment(treat(network, dropout=BASE.dropout), BASE.image_size)
+        both = {f"{what}, {when}": row[key] for what, key in (("batch norm", "norm"), ("dropout", "dropout"))
+                for when, row in (("as built", built), ("in the trial", treated))}
+        rows.append({"network": LABELS[name], **both, "MACs": thousands(treated["macs"]),
+                     "parameters": thousands(treated["params"])})
+    return markdown_table(pd.DataFrame(rows))
+
+
+def scale_sentences(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """What `asymmbook.figures.layers.plot_scales` shows, a list item a network; the trial's start is the second."""
+    items = []
+    for network, (before, after) in ((name, starts.values()) for name, starts in tables.items()):
+        old, new = (table[table["kind"] == "depthwise"] for table in (before, after))
+        filters, kept = old["filters"].iloc[-1], (100 * old["kept"].min(), 100 * new["kept"].min())
+        further = old["step"].median() / new["step"].median()
+        items.append(f"{network}: the filters of its last depthwise layer start {1 / filters:.0f} times too small. "
+                     f"Where least is left of the variance, it is {kept[0]:.0f} % as built and {kept[1]:.0f} % in the "
+                     f"trial. The median depthwise layer turns {further:.0f} times as far in the first step.")
+    return bullets(items)
+
+
+def state(folder: Path | None = None) -> str:
+    """How many of the planned runs are recorded, group by group."""
+    scores, rows = _scores(folder), []
+    runs = plan(scores)
+    for group, question in GROUPS.items():
+        mine = [run for run in runs if run.group == group]
+        done = sum(run.name in scores for run in mine)
+        rows.append({"group": group, "question": question, "planned": len(mine), "recorded": done,
+                     "state": "complete" if done == len(mine) else "running" if done else "not begun"})
+    done = sum(run.name in scores for run in runs)
+    return f"**{done} of {len(runs)} runs are recorded.**\n\n" + markdown_table(pd.DataFrame(rows))
+
+
+def settings(folder: Path | None = None) -> str:
+    """Learning rate and weight decay of every light network, as far as the tuning has chosen them."""
+    scores, rows = _scores(folder), []
+    for network in LIGHT:
+        tuned = tuning(network, scores)
+        done = sum(f"tune-{network}-{setting.name}-next16-r0f{fold}" in scores for setting, fold in tuned.runs)
+        chosen = tuned.best
+        rows.append({"network": LABELS[network], "runs": f"{done} of {len(tuned.runs)}",
+                     "learning rate": f"{chosen.rate:g}" if chosen else "open",
+                     "weight decay": f"{chosen.decay:g}" if chosen else "open"})
+    return markdown_table(pd.DataFrame(rows))
+
+
+def networks(recipe: str = "64px", folder: Path | None = None) -> str:
+    """Group a's accuracies, a row a network, once all light ones are done: means over runs, their least and largest."""
+    runs, names = records.read_runs(folder), {run.name for run in plan(_scores(folder)) if run.group == "a"
+                                              and run.recipe.name == recipe and run.network in LIGHT}
+    done = set(runs["run"]) & names
+    if len(done) < len(names):
+        return f"Open: {len(done)} of {len(names)} runs are recorded."
+    runs = runs[(runs["group"] == "a") & (runs["recipe"] == recipe)]
+    rows = [{"network": LABELS[name], "runs": len(mine), "top-1": _percent(mine["top1"].mean()),
+             "least to largest": f"{_percent(mine['top1'].min())} to {_percent(mine['top1'].max())}",
+             "mean over classes": _percent(mine["per_class_top1"].mean()),
+             "calibration error": _percent(mine["calibration_error"].mean()),
+             "in training": _percent(mine["train_top1"].mean())} for name, mine in runs.groupby("network", sort=False)]
+    return markdown_table(pd.DataFrame(rows))
+
+
+def answers(folder: Path | None = None) -> str:
+    """A list a question: the sentence of every comparison that can be made; otherwise that it is open."""
+    parts = []
+    for family in families(folder):
+        table = verdicts(family, folder)
+        known = table.dropna(subset="mean")
+        lines = [f"- {sentence}" for sentence in known["sentence"]]
+        if len(known) < len(table) or table.empty:
+            lines.append(f"- Open: {len(table) - len(known)} of {len(table)} comparisons wait for their runs."
+                         if len(table) else "- Open: which change is tried is chosen by runs that are not complete.")
+        parts.append(f"**{QUESTIONS[family]}**\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)

@@ -1,0 +1,79 @@
+"""The program that how-to-run.md shows: without asymmlib and Paddle it gives the answers of `predict`, or stops."""
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from asymmbook.checkout import project_root
+from asymmlib.data.sample import CLASSES, draw
+from asymmlib.deploy import engines
+from asymmlib.deploy.export import export_classifier
+from asymmlib.runs import load_pretrained
+
+CLIENT = project_root() / "book" / "clients" / "classify.py"
+# as where neither is installed
+ALONE = """
+import runpy, sys
+sys.modules.update(asymmlib=None, paddle=None)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(engines.missing("onnxruntime")),
+                                                   reason="the extra `ship` is not installed")]
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load_pretrained("asymmnet_small")
+
+
+@pytest.fixture(scope="module")
+def folder(classifier, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    export_classifier(classifier, folder, uint8=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder, paths = tmp_path_factory.mktemp("pictures"), []
+    for number in range(40):
+        paths.append(str(folder / f"{number:02d}.{('png', 'jpg')[number % 2]}"))
+        draw(CLASSES[number % len(CLASSES)], np.random.default_rng([11, number]), 120).save(paths[-1])
+    return paths
+
+
+def client(model, *paths):
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE, CLIENT, model, *paths], capture_output=True,
+                          text=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", ["model", "model-float16", "model-uint8"])
+def test_the_client_answers_as_predict_does(classifier, folder, pictures, name):
+    done, expected = client(folder / f"{name}.onnx", *pictures), classifier.predict(pictures)
+    assert done.returncode == 0, done.stderr
+    found = [re.fullmatch(r"(.+): (.+) ([\d.]+)%", line).groups() for line in done.stdout.splitlines()]
+    assert [path for path, _, _ in found] == pictures
+    assert [label for _, label, _ in found] == [classifier.classes[index] for index in expected.argmax(axis=1)]
+    shares = np.array([float(share) for _, _, share in found]) / 100
+    np.testing.assert_allclose(shares, expected.max(axis=1), atol=2e-3 if name == "model-float16" else 6e-4)
+
+
+@pytest.mark.parametrize("change", [{"mean": [0.485, 0.456, 0.406]}, {"std": [1.0] * 3}, {"size": [48, 64]}])
+def test_a_client_that_prepares_otherwise_stops_by_itself(folder, pictures, tmp_path, change):
+    import onnx
+    model = onnx.load(folder / ("model-uint8.onnx" if "size" in change else "model.onnx"))
+    for entry in model.metadata_props:
+        if entry.key == "preprocessing":
+            entry.value = json.dumps({**json.loads(entry.value), **change})
+    onnx.save(model, tmp_path / "other.onnx")
+    done = client(tmp_path / "other.onnx", pictures[0])
+    assert done.returncode and not done.stdout
+
+
+def test_it_is_as_short_as_the_page_says():
+    lines = CLIENT.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 40 and all(len(line) < 121 for line in lines)

@@ -49,8 +49,7 @@ def code_lines(text):
             for line in block.splitlines()]
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *(path for path in SOURCES if path.suffix == ".md")],
-                         ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.suffix == ".md"], ids=lambda path: path.stem)
 def test_lines_of_code_are_not_cut_off(path):
     assert [line for line in code_lines(path.read_text(encoding="utf-8")) if len(line) > COLUMNS] == []
 

@@ -19,7 +19,7 @@ from sphinx.util.docutils import SphinxRole
 
 import asymmlib
 
-__all__ = ["Constant", "Name", "constant", "is_docstring", "setup"]
+__all__ = ["Constant", "Name", "constant", "home", "is_docstring", "setup"]
 
 # roots of names that have their pages elsewhere
 FOREIGN = ("paddle", "numpy", "pandas", "PIL", "argparse", "collections", "contextlib", "ctypes", "pathlib", "re",
@@ -79,11 +79,21 @@ def _skip(app, what, name, member, skip, options):
     module = app.env.temp_data.get("autodoc:module", "")
     if what != "module" or name not in getattr(import_module(module), "__all__", ()):
         return None
-    home = getattr(member, "__module__", None)
-    if isinstance(home, str) and home.startswith("asymmlib") and home != module:
-        app.config.codeautolink_inventory_map[f"{module}.{name}"] = f"{home}.{name}"
+    if (owner := home(module, name)) != module:
+        app.config.codeautolink_inventory_map[f"{module}.{name}"] = f"{owner}.{name}"
         return True
     return False
+
+
+def home(module: str, name: str) -> str:
+    """The module of ours that makes what another one has under a name; that one itself where it is not imported."""
+    loaded = import_module(module)
+    owner = getattr(getattr(loaded, name), "__module__", None)
+    if isinstance(owner, str) and owner.startswith("asymmlib"):
+        return owner
+    imports = [node for node in ast.parse(Path(str(loaded.__file__)).read_text(encoding="utf-8")).body
+               if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]]
+    return home(str(imports[0].module), name) if imports else module
 
 
 def _show_constant(app, what, name, member, options, lines):
@@ -91,7 +101,7 @@ def _show_constant(app, what, name, member, options, lines):
     if what == "constant":
         module, _, name = name.rpartition(".")
         lines[:] = [".. code-block:: python", "   :class: library", "",
-                    *(f"   {line}" for line in constant(import_module(module).__file__, name)), ""]
+                    *(f"   {line}" for line in constant(str(import_module(module).__file__), name)), ""]
 
 
 def constant(path: str, name: str) -> list[str]:

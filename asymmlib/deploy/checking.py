@@ -23,7 +23,7 @@ def check(network: paddle.nn.Layer, folder: Path, image_size: int, pictures: int
           statistics: Statistics | None = None) -> dict[str, float]:
     """Run every exported file on random pictures; return {engine or file: largest relative difference of a logit}.
 
-    The difference is |logit - eager logit| over the largest |eager logit|. Files with float16 weights are compared with
+    The difference is `|logit - eager logit| / max(|eager logit|)`. Files with float16 weights are compared with
     the network as it is, and more strictly with the network whose weights are rounded; the file for any size at three
     sizes; the one that takes bytes on bytes. Engines that are missing are left out; what bfloat16 costs (8 bits, in
     every layer) is measured and left to the reader. statistics: (mean, std), needed for bytes. Raises `ValueError` that
@@ -89,7 +89,7 @@ ONNX_CHECKS: dict[str, Callable[..., tuple[float, float]]] = {
 
 
 def difference(logits: np.ndarray, expected: np.ndarray) -> float:
-    """Largest |logit - expected| over the largest |expected|; over 1 where all of these are 0."""
+    """`max(|logit - expected|) / max(|expected|)`; over 1 where all of these are 0."""
     return float(np.abs(logits - expected).max() / (np.abs(expected).max() or 1.0))
 
 

@@ -1,11 +1,9 @@
 """Any trained network by one name: what `--from` means, for every command that uses weights.
 
-| name | the network |
-|---|---|
-| a name below runs/, or the path of a run's folder | the run's, after its last epoch unless another one is asked for |
-| `asymmnet_large`, `asymmnet_small`, `mobilenet_v2` | the one that comes with the book |
-| a `.safetensors` file of ours | beside the record of its run, or its card, that network; else by its own settings |
-| any other file that `convert` reads | that network; its pictures as ImageNet's, where it has a thousand classes |
+- a name below runs/, or the path of a run's folder: the run's, after its last epoch unless another one is asked for
+- `asymmnet_large`, `asymmnet_small`, `mobilenet_v2`: the one that comes with the book
+- a `.safetensors` file of ours: beside the record of its run, or its card, that network; else by its own settings
+- any other file that `convert` reads: that network; its pictures as ImageNet's, where it has a thousand classes
 """
 import sys
 from collections.abc import Mapping

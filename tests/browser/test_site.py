@@ -50,6 +50,7 @@ CLIPPED = """(() => {
   const folded = [...document.querySelectorAll('.bd-article details:not([open])')];
   for (const box of folded) box.open = true;
   const wide = [...document.querySelectorAll('.bd-article *')].filter(e => e.clientWidth > 1
+    && (!e.closest('mjx-container') || e.matches('mjx-container[display]'))  // letters lean out of their boxes
     && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible');
   const found = wide.map(e =>
     `${e.tagName} ${e.scrollWidth} of ${e.clientWidth}: ${e.textContent.trim().slice(0, 80)}`);

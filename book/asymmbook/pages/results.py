@@ -102,22 +102,24 @@ def comparison(folder: Path | None = None) -> str:
     if table.empty:
         return NONE
     mean, deviation = table["best_test_top1_mean"], table["best_test_top1_sd"]
-    shown = pd.DataFrame({
+    accuracies = pd.DataFrame({
         "network": table["name"], "seeds": table["seeds"],
         "test": [_percent(middle) + (f" ± {_percent(sd)}" if pd.notna(sd) else "")
                  for middle, sd in zip(mean, deviation, strict=True)],
         "interval": _ranges(table["low"], table["high"]),
         "test, last epoch": table["last_test_top1_mean"].map(_percent),
-        "eval": table["best_eval_top1_mean"].map(_percent),
-        "MACs": table["macs"].map(thousands), "parameters": table["params"].map(thousands),
+        "eval": table["best_eval_top1_mean"].map(_percent)})
+    costs = pd.DataFrame({
+        "network": table["name"], "MACs": table["macs"].map(thousands), "parameters": table["params"].map(thousands),
         "ms a picture": table["train_ms"].map("{:.1f}".format),
         "minutes a run": (table["train_seconds_mean"] / 60).map("{:.0f}".format), "threads": table["threads"],
         "memory (MiB)": table["peak_memory_mb_mean"].map("{:.0f}".format)})
     front = table["name"][findings.on_front(table["macs"], mean)]
     text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),
                              level=100 * (1 - LEVEL))
-    return (f"{text}\n{markdown_table(shown)}\n\nOn the Pareto front of test accuracy against MACs, which means that "
-            f"no recorded network is both better and cheaper: {', '.join(front)}."
+    tables = f"{markdown_table(accuracies)}\n\n{markdown_table(costs)}"
+    return (f"{text}\n{tables}\n\nOn the Pareto front of test accuracy against MACs, which means that no recorded "
+            f"network is both better and cheaper: {', '.join(front)}."
             + _kernels(folder, "stock"))
 
 

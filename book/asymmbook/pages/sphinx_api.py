@@ -6,6 +6,7 @@ they are in every language; and the names of other projects, whose pages are not
 """
 import ast
 import builtins
+import inspect
 import re
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.ext.autodoc import DataDocumenter, ModuleDocumenter
 from sphinx.util.docutils import SphinxRole
 
 import asymmlib
 
-__all__ = ["Name", "constant", "is_docstring", "setup"]
+__all__ = ["Constant", "Name", "constant", "home", "is_docstring", "setup"]
 
 # roots of names that have their pages elsewhere
 FOREIGN = ("paddle", "numpy", "pandas", "PIL", "argparse", "collections", "contextlib", "ctypes", "pathlib", "re",
@@ -51,6 +53,17 @@ class Name(SphinxRole):
         return [reference], []
 
 
+class Constant(DataDocumenter):
+    """A public value of a module; autodoc's own documenter leaves out those without a comment of a form of its own."""
+
+    objtype, directivetype, priority = "constant", "data", DataDocumenter.priority + 1
+
+    @classmethod
+    def can_document_member(cls, member: Any, membername: str, isattr: bool, parent: Any) -> bool:
+        """Whether it is neither a class nor a function."""
+        return isinstance(parent, ModuleDocumenter) and not (inspect.isclass(member) or inspect.isroutine(member))
+
+
 def is_docstring(node: nodes.Element) -> bool:
     """Whether a text comes out of the code, and so is the same in every language."""
     return "docstring of" in (node.source or "")
@@ -66,19 +79,29 @@ def _skip(app, what, name, member, skip, options):
     module = app.env.temp_data.get("autodoc:module", "")
     if what != "module" or name not in getattr(import_module(module), "__all__", ()):
         return None
-    home = getattr(member, "__module__", None)
-    if isinstance(home, str) and home.startswith("asymmlib") and home != module:
-        app.config.codeautolink_inventory_map[f"{module}.{name}"] = f"{home}.{name}"
+    if (owner := home(module, name)) != module:
+        app.config.codeautolink_inventory_map[f"{module}.{name}"] = f"{owner}.{name}"
         return True
     return False
 
 
+def home(module: str, name: str) -> str:
+    """The module of ours that makes what another one has under a name; that one itself where it is not imported."""
+    loaded = import_module(module)
+    owner = getattr(getattr(loaded, name), "__module__", None)
+    if isinstance(owner, str) and owner.startswith("asymmlib"):
+        return owner
+    imports = [node for node in ast.parse(Path(str(loaded.__file__)).read_text(encoding="utf-8")).body
+               if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]]
+    return home(str(imports[0].module), name) if imports else module
+
+
 def _show_constant(app, what, name, member, options, lines):
     """A constant says of itself what its lines and the comment above them say."""
-    if what == "data":
+    if what == "constant":
         module, _, name = name.rpartition(".")
         lines[:] = [".. code-block:: python", "   :class: library", "",
-                    *(f"   {line}" for line in constant(import_module(module).__file__, name)), ""]
+                    *(f"   {line}" for line in constant(str(import_module(module).__file__), name)), ""]
 
 
 def constant(path: str, name: str) -> list[str]:
@@ -110,6 +133,7 @@ def setup(app: Any) -> dict[str, bool]:
     for name in ("sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_codeautolink"):
         app.setup_extension(name)
     app.add_role("name", Name())
+    app.add_autodocumenter(Constant)
     app.connect("config-inited", _configure, priority=400)
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-docstring", _show_constant)

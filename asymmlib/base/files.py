@@ -226,8 +226,8 @@ def locked(path: Path | str, lock: Path | None = None) -> Iterator[None]:
     try:
         with suppress(OSError):  # only for who waits
             owner.unlink(missing_ok=True)  # what a killed process left, whatever it is now
-            with open(owner, "x", encoding="utf-8") as file:
-                json.dump({"pid": os.getpid(), "host": platform.node()}, file)
+            with open(owner, "x", encoding="utf-8") as note:
+                json.dump({"pid": os.getpid(), "host": platform.node()}, note)
         yield
     finally:
         with suppress(OSError):

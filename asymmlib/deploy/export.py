@@ -68,8 +68,8 @@ def export(network: paddle.nn.Layer, folder: Path | str, image_size: int, metada
                          "metadata")
     _remove_earlier(folder)
     network.eval()
-    _save_inference(network, folder, image_size)
     save_half(network, folder / HALF_WEIGHTS, {**metadata, "size": image_size})
+    _save_inference(network, folder, image_size)
     references = _references(network, folder, image_size, statistics) if statistics else {}
     if missing_package("onnx"):
         print(f"no ONNX files: {missing_package('onnx')}")
@@ -114,12 +114,12 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _remove_earlier(folder):
-    """Remove the files of an earlier export, where export.json shows that it was one: nothing of it must stay."""
+    """Remove the files of an earlier export, whole or interrupted: nothing of it must stay beside the new ones."""
     record = folder / "export.json"
-    if record.is_file():
+    if record.is_file() or (folder / HALF_WEIGHTS).is_file():  # the last and the first file that one writes
+        record.unlink(missing_ok=True)
         for path in _files(folder):
             path.unlink()
-        record.unlink()
 
 
 def _references(network, folder, image_size, statistics):

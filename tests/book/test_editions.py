@@ -87,7 +87,7 @@ def test_comments_in_code(words):
     code = "x = '# fish'  # picture\n    # fish\ny = 3 # Never heard\n"
     assert in_code("if x:\n    " + code, words) == (
         "if x:\n    x = '# fish'  # 图片\n    # 鱼（fish）\ny = 3 # Never heard\n")
-    assert in_code("%magic 'x\n# fish", words) == "%magic 'x\n# fish", "what is no Python stays"
+    assert in_code("x = '''\n# fish", words) == "x = '''\n# fish", "what is no Python stays"
 
 
 def test_alternative_texts(words):

@@ -126,19 +126,23 @@ def test_the_weights_reach_what_their_card_says(caltech16, model):
     assert (predicted == read_predictions(info["run"])["predicted"]).mean() > 0.98
 
 
-def test_released_files_say_what_they_are_and_are_renewed_bit_for_bit(tmp_path):
+def test_released_files_say_what_they_are_and_are_renewed_tensor_by_tensor(tmp_path):
     for path in weights_dir().glob("*.*s*"):
         shutil.copy(path, tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    tensors, metadata = read_safetensors(tmp_path / "asymmnet_small.safetensors")
-    settings, card = json.loads(metadata["settings"]), json.loads(before["asymmnet_small.json"])
+    path = tmp_path / "asymmnet_small.safetensors"
+    (tensors, metadata), card = read_safetensors(path), json.loads(path.with_suffix(".json").read_text())
+    settings, sha256 = json.loads(metadata["settings"]), card.pop("sha256")
+    assert sha256 == checksum(path)
     assert settings == {"variant": "small", "width": 1.0, "asymmrate": 1, "port": "pytorch", "size": card["image_size"],
                         "classes": card["classes"], "mean": card["mean"], "std": card["std"]}
-    save_file(tensors, tmp_path / "asymmnet_small.safetensors")  # as it was released before there were settings
-    card["sha256"] = checksum(tmp_path / "asymmnet_small.safetensors")
-    (tmp_path / "asymmnet_small.json").write_text(json.dumps(card))
+    save_file(tensors, path)  # as it was released before there were settings
+    path.with_suffix(".json").write_text(json.dumps({**card, "sha256": checksum(path)}))
     release.renew(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    renewed, again = read_safetensors(path)
+    assert again == metadata and renewed.keys() == tensors.keys()
+    assert all(renewed[name].tobytes() == value.tobytes() and renewed[name].dtype == value.dtype
+               for name, value in tensors.items())
+    assert json.loads(path.with_suffix(".json").read_text()) == {**card, "sha256": checksum(path)}
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),

@@ -1,6 +1,7 @@
-"""The program that how-to-run.md shows: without asymmlib and Paddle it gives the answers of `predict`, or stops."""
+"""The programs that how-to-run.md shows: without asymmlib and Paddle they give the answers of `predict`, or stop."""
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,8 @@ from asymmlib.deploy.export import export_classifier
 from asymmlib.runs import load_pretrained
 
 CLIENT = project_root() / "book" / "clients" / "classify.py"
+NODE = CLIENT.with_suffix(".mjs")
+PACKAGES = project_root() / "book" / "live" / "node_modules"
 # as where neither is installed
 ALONE = """
 import runpy, sys
@@ -51,15 +54,46 @@ def client(model, *paths):
                           text=True, timeout=300)
 
 
-@pytest.mark.parametrize("name", ["model", "model-float16", "model-uint8"])
-def test_the_client_answers_as_predict_does(classifier, folder, pictures, name):
-    done, expected = client(folder / f"{name}.onnx", *pictures), classifier.predict(pictures)
+def check_answers(done, classifier, pictures, tolerance):
+    expected = classifier.predict(pictures)
     assert done.returncode == 0, done.stderr
     found = [re.fullmatch(r"(.+): (.+) ([\d.]+)%", line).groups() for line in done.stdout.splitlines()]
     assert [path for path, _, _ in found] == pictures
     assert [label for _, label, _ in found] == [classifier.classes[index] for index in expected.argmax(axis=1)]
     shares = np.array([float(share) for _, _, share in found]) / 100
-    np.testing.assert_allclose(shares, expected.max(axis=1), atol=2e-3 if name == "model-float16" else 6e-4)
+    np.testing.assert_allclose(shares, expected.max(axis=1), atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["model", "model-float16", "model-uint8"])
+def test_the_client_answers_as_predict_does(classifier, folder, pictures, name):
+    """Printed are tenths of a percent."""
+    check_answers(client(folder / f"{name}.onnx", *pictures), classifier, pictures,
+                  2e-3 if name == "model-float16" else 6e-4)
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A function that runs the client for Node where the page puts it: beside pixels.js and the packages."""
+    if not shutil.which("node") or not (PACKAGES / "sharp").is_dir():
+        pytest.skip("Node, or its packages, are not here: make setup fetches them with npm")
+    for path in (NODE, project_root() / "book" / "static" / "live" / "pixels.js"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "node_modules").symlink_to(PACKAGES, target_is_directory=True)
+    return lambda *arguments: subprocess.run(["node", tmp_path / NODE.name, *arguments], capture_output=True, text=True,
+                                             timeout=300)
+
+
+def test_the_client_for_node_answers_as_predict_does(classifier, folder, pictures, node):
+    check_answers(node(folder, *pictures), classifier, pictures, 6e-4)
+
+
+def test_the_client_for_node_stops_by_itself(folder, pictures, node, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    facts = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    facts["preprocessing"]["mean"] = [0.485, 0.456, 0.406]
+    (tmp_path / "other" / "export.json").write_text(json.dumps(facts), encoding="utf-8")
+    done = node(tmp_path / "other", pictures[0])
+    assert done.returncode and "the reference picture gets other logits" in done.stderr and not done.stdout
 
 
 @pytest.mark.parametrize("change", [{"mean": [0.485, 0.456, 0.406]}, {"std": [1.0] * 3}, {"size": [48, 64]}])
@@ -74,6 +108,7 @@ def test_a_client_that_prepares_otherwise_stops_by_itself(folder, pictures, tmp_
     assert done.returncode and not done.stdout
 
 
-def test_it_is_as_short_as_the_page_says():
-    lines = CLIENT.read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("path", [CLIENT, NODE], ids=["python", "node"])
+def test_they_are_short(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 40 and all(len(line) < 121 for line in lines)

@@ -161,6 +161,7 @@ def test_without_a_runtime_the_files_are_run_all_the_same(network, exported, mon
 def test_nothing_of_an_earlier_export_stays(network, tmp_path):
     export.export(network, tmp_path, SIZE, METADATA, uint8=True)
     (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "export.json").unlink()  # as if it had been interrupted
     export.export(network, tmp_path, SIZE)
     left = {path.name for path in tmp_path.iterdir()}
     assert "mine.txt" in left and not left & {"model-uint8.onnx", "reference.png"}

@@ -106,7 +106,8 @@ def release(folder: Path | None = None) -> dict[str, Classifier]:
 def renew(folder: Path | None = None) -> None:
     """Write the released files of a folder (default `weights/`) anew as `release` would today, without their runs.
 
-    Every tensor stays as it is, bit for bit; what stands beside them, such as settings and digest, is made anew.
+    Every tensor stays as it is, bit for bit; what stands beside them, such as settings and digest, is made anew (the
+    library writes metadata in any order, so the file's SHA-256 is another one each time).
     Raises as `asymmlib.weights.released.find_released`.
     """
     for model in RELEASED:

@@ -50,6 +50,7 @@ def words():
     ("It is so. Never heard.", "就是这样。Never heard."),
     ("fish, picture against ResNet50", "鱼（fish）、图片 与 ResNet50 相比"),
     ("Never heard", "Never heard"), ("-3.5", "-3.5"),
+    ("It is so. Fish against ResNet50", "就是这样。Fish 与 ResNet50 相比"),
     ("(3, 4) against fish", "(3, 4) 与 鱼（fish） 相比"), ("many of 3 pictures", "many of 3 pictures")])
 def test_texts_are_put_into_other_words(words, english, said):
     assert words.say(english) == said

@@ -1,4 +1,4 @@
-"""The built Chinese pages: what cells show is Chinese, in the network of words that `kept.txt` leaves."""
+"""The built Chinese pages: what cells show is Chinese, but for the words that `kept.txt` names."""
 import re
 
 import pytest
@@ -11,7 +11,7 @@ SITE = project_root() / "_build" / "html"
 PAGES = sorted(path.relative_to(SITE).as_posix() for folder in ("zh/book", "zh/notebooks")
                for path in (SITE / folder).glob("*.html"))
 PACKAGES = "zh/book/trust.html"  # its table of licences names packages
-OWN = "script, style, code, math, .live, .explorer, .visually-hidden"  # code, and what brings words of its own
+OWN = "script, style, code, math, .live, .explorer, .stderr"  # code, what brings words of its own, and no output
 
 
 def outputs(page):
@@ -20,11 +20,11 @@ def outputs(page):
 
 
 def shown(output):
-    """Lines of an output as a reader sees them; the heads and cells of a table are lines of their own."""
+    """The texts of an output as a reader sees them: one, or the heads and cells of a table."""
     for element in output.select(OWN):
         element.replace_with("`x`")
-    lines = output.get_text("\n" if output.table else "").split("\n")
-    return [line.strip() for line in lines if re.search("[A-Za-z]{2}", line)]
+    text = output.get_text("\n" if output.table else "")
+    return [part.strip() for part in (text.split("\n") if output.table else [text]) if re.search("[A-Za-z]{2}", part)]
 
 
 @pytest.mark.skipif(not PAGES, reason="no built Chinese site in _build/html/zh: run `make site` first")

@@ -1,10 +1,10 @@
 """The words of outputs in another language: a gettext catalogue whose entries may have places for numbers and names.
 
 `locale/<language>/LC_MESSAGES/outputs.po` holds what cells print, the headings of their tables and the words of their
-drawings. In its entries `{n}`, `{n1}`, ... stand for a number, `{x}`, `{x1}`, ... for any text on a line and `{w}` for
-one without commas; such texts are looked up in their turn. The context "figure" holds short forms for drawings. A space
-is any white space. The English text is the key, so numbers come from the one execution that both editions show. Words
-that stay as they are: `kept.txt` beside it.
+drawings. In its entries `{n}`, `{n1}`, ... stand for a number, `{x}`, `{x1}`, ... for any part of a line and of a
+sentence, `{w}` for one without commas; such texts are looked up in their turn. The context "figure" holds short forms
+for drawings. A space is any white space. The English text is the key, so numbers come from the one execution that both
+editions show. Words that stay as they are: `kept.txt` beside it.
 """
 import re
 from collections.abc import Iterable
@@ -17,7 +17,8 @@ __all__ = ["FIGURE", "Catalogue", "catalogue", "foreign", "kept"]
 FIGURE = "figure"  # context of what stands in a drawing
 PLACE = re.compile(r"\{([nwx]\d*)\}")
 NUMBER = r"[-+±\u2212\u2013]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?%?(?: [kMG]\b)?"
-KINDS = {"n": NUMBER, "w": r"[^,\n]+?", "x": ".+?"}
+INSIDE = r"(?!\.\s+[A-Z`*])"  # of a sentence: no end of one, with the beginning of another
+KINDS = {"n": NUMBER, "w": rf"(?:{INSIDE}[^,\n])+?", "x": rf"(?:{INSIDE}.)+?"}
 SENTENCE_END = re.compile(r"(?<=[.!?:;*])\s+")
 LIST = re.compile(r", | and ")
 NAME = 60  # letters: what is longer is no name in a list

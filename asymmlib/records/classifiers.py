@@ -117,10 +117,12 @@ def _other_network(path, about):
     from asymmlib.weights.own import load_weights
     if about["network"] not in MODEL_OF:
         raise ValueError(f"{path} is of {about['network']}; known: AsymmNet, {', '.join(MODEL_OF)}")
-    model, classes = MODEL_OF[about["network"]], about["classes"]
+    model, classes = MODEL_OF[about["network"]], about.get("classes")
+    if not classes:
+        raise ValueError(f"{path}: its settings say no classes; take a copy, or train anew")
     network = create_model(model, classes if isinstance(classes, int) else len(classes))
     for layer in network.sublayers():
-        if isinstance(layer, nn.BatchNorm2D) and about.get("epsilon"):
+        if isinstance(layer, nn.BatchNorm2D) and isinstance(about.get("epsilon"), float):
             layer._epsilon = about["epsilon"]  # no weight, yet part of what the network computes
     load_weights(network, path)
     return network, model
@@ -131,6 +133,10 @@ def _pictures(path: Path, about: Mapping[str, Any], count: int) -> tuple[dict[st
     names = about.get("classes")
     classes = tuple(names) if isinstance(names, list) else tuple(f"class {number}" for number in range(count))
     said = {key: about.get(key) for key in IMAGENET}
+    odd = [key for key, value in said.items() if value is not None and not _usable(key, value)]
+    if odd or len(classes) != count:
+        raise ValueError(f"{path}: its settings are damaged, no usable {', '.join(odd) or 'classes'}; take a copy, or "
+                         "train or convert anew")
     if all(value is not None for value in said.values()):
         return said, classes
     if count == IMAGENET_CLASSES:
@@ -142,3 +148,11 @@ def _pictures(path: Path, about: Mapping[str, Any], count: int) -> tuple[dict[st
     raise ValueError(f"{path} does not say how its pictures are prepared (no {missing}), and a guess would give wrong "
                      f"answers without a sign: python -m asymmlib convert {path} OUT.safetensors --size N --mean R G B "
                      "--std R G B --labels FILE writes it into a file, then --from OUT.safetensors")
+
+
+def _usable(key, value):
+    """Whether a value is what pictures can have: a size of at least 32 pixels, three numbers, deviations above 0."""
+    if key == "size":
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 32
+    return isinstance(value, list) and len(value) == 3 and all(
+        isinstance(number, int | float) and abs(number) < 1e4 and (number > 0 or key == "mean") for number in value)

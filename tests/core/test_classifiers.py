@@ -149,6 +149,15 @@ def test_what_convert_refuses_to_write(tmp_path, capsys, options, message):
     assert message in capsys.readouterr().err and not target.exists()
 
 
+@pytest.mark.parametrize("odd", [{"size": "64"}, {"size": 8}, {"mean": [0.5]}, {"std": [0, 1, 1]}, {"std": "a"},
+                                 {"mean": [float("nan")] * 3}])
+def test_settings_that_no_picture_has(tmp_path, odd):
+    path = tmp_path / "x.safetensors"
+    save_weights(AsymmNet("small", 3, 0.35), path, marks({**PICTURES, **odd}))
+    with pytest.raises(ValueError, match=rf"its settings are damaged, no usable {next(iter(odd))}"):
+        open_classifier(path)
+
+
 def test_what_is_nothing_is_named_with_what_there_is(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no run, .* Runs: mine; released: asymmnet_large"):
         open_classifier("nowhere")

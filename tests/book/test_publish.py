@@ -25,11 +25,13 @@ REPOSITORY, SITE = "https://github.com/someone/asymmnet", "https://someone.examp
 PAGES = {"book/intro.md": "# AsymmNet, rebuilt and checked\n\nA book {cite}`someone2021` in plain words.\n",
          "book/how-to-run.md": "# How to run it\n\n**What you will be able to do:** run it. **Before:** a shell.\n\n"
                                "## On AI Studio\n\nClone it: {{ clone }}.\n\n```{bibliography}\n```\n"}
+FIRST = "notebooks/01_data_split"
 NOTEBOOK = {"cells": [{"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# 1. A notebook\n\nIts text."}],
             "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
             "nbformat": 4, "nbformat_minor": 5}
 TOC = {"format": "jb-book", "root": "book/intro",
-       "parts": [{"caption": "Start", "chapters": [{"file": "book/how-to-run"}, {"file": "notebooks/01"}]}]}
+       "parts": [{"caption": "Start", "chapters": [{"file": "book/how-to-run"}, {"file": FIRST}]}]}
+START, RUN = (f"book/{name}.html" for name in ("intro", "how-to-run"))
 BIB = "@misc{someone2021, author = {One, Some}, title = {A paper}, year = {2021}}"
 # Sphinx with the configuration that Jupyter Book makes of a _config.yml; argv: configuration, source, target
 BUILD = """
@@ -64,7 +66,7 @@ def build(tmp_path_factory):
     def build(language="en", url=REPOSITORY, site=SITE, both=True):
         """The folder of the built book."""
         source = tmp_path_factory.mktemp("book")
-        for name, text in PAGES.items() | {("notebooks/01.ipynb", json.dumps(NOTEBOOK)), ("references.bib", BIB)}:
+        for name, text in PAGES.items() | {(f"{FIRST}.ipynb", json.dumps(NOTEBOOK)), ("references.bib", BIB)}:
             (source / name).parent.mkdir(exist_ok=True)
             (source / name).write_text(text, encoding="utf-8")
         (source / "_toc.yml").write_text(yaml.safe_dump(TOC), encoding="utf-8")
@@ -107,7 +109,7 @@ def shown(page):
 @pytest.mark.slow
 def test_without_settings_nothing_leads_elsewhere(build):
     folder = build(url="", site="", both=False)
-    for name in ("book/intro", "notebooks/01"):
+    for name in ("book/intro", FIRST):
         page = text(folder, name)
         assert not [link for link in links(page) if "://" in link], "nor to Jupyter Book's own repository"
         assert not re.search(r"colab|mybinder|AI Studio</span>|og:|canonical|hreflang", page)
@@ -118,10 +120,10 @@ def test_without_settings_nothing_leads_elsewhere(build):
 
 @pytest.mark.slow
 def test_buttons_of_a_repository(build):
-    notebook, page = (text(build(), name) for name in ("notebooks/01", "book/how-to-run"))
-    assert "https://colab.research.google.com/github/someone/asymmnet/blob/main/notebooks/01.ipynb" in links(notebook)
-    assert "https://mybinder.org/v2/gh/someone/asymmnet/main?urlpath=lab/tree/notebooks/01.ipynb" in links(notebook)
-    assert "../book/how-to-run.html#on-ai-studio" in links(notebook) and 'id="on-ai-studio"' in page
+    notebook, page = (text(build(), name) for name in (FIRST, "book/how-to-run"))
+    assert f"https://colab.research.google.com/github/someone/asymmnet/blob/main/{FIRST}.ipynb" in links(notebook)
+    assert f"https://mybinder.org/v2/gh/someone/asymmnet/main?urlpath=lab/tree/{FIRST}.ipynb" in links(notebook)
+    assert f"../{RUN}#on-ai-studio" in links(notebook) and 'id="on-ai-studio"' in page
     assert not [link for link in links(page) if "colab" in link or "mybinder" in link], "no notebook for them to open"
     for one in (notebook, page):
         assert any(link.startswith(f"{REPOSITORY}/issues/new?") for link in links(one))
@@ -157,7 +159,7 @@ def test_another_host_has_no_colab(monkeypatch):
 
 @pytest.mark.slow
 def test_buttons_in_chinese(build):
-    notebook = text(build("zh_CN"), "notebooks/01")
+    notebook = text(build("zh_CN"), FIRST)
     buttons = notebook.split('<div class="article-header-buttons">')[1].split("theme-switch")[0]
     names = re.findall(r'(?:title|aria-label)="([^"]*)"', buttons)
     assert len(names) > 8 and all(re.search("[\u4e00-\u9fff]", name) for name in names), names
@@ -167,10 +169,10 @@ def test_buttons_in_chinese(build):
 @pytest.mark.parametrize(("language", "folder", "other"), [("en", "", "../zh/book"), ("zh_CN", "zh/", "../../book")])
 def test_addresses_of_a_site(build, language, folder, other):
     page = text(build(language), "book/how-to-run")
-    assert f'<link rel="canonical" href="{SITE}{folder}book/how-to-run.html"' in page
+    assert f'<link rel="canonical" href="{SITE}{folder}{RUN}"' in page
     for code, where in (("en", ""), ("zh-CN", "zh/")):
-        assert f'<link rel="alternate" hreflang="{code}" href="{SITE}{where}book/how-to-run.html">' in page
-    assert f'property="og:url" content="{SITE}{folder}book/how-to-run.html"' in page
+        assert f'<link rel="alternate" hreflang="{code}" href="{SITE}{where}{RUN}">' in page
+    assert f'property="og:url" content="{SITE}{folder}{RUN}"' in page
     for kind in ('name="description"', 'property="og:description"'):
         assert f'{kind} content="Run it."' in page
     assert page.count('name="description"') == 1
@@ -185,9 +187,9 @@ def test_first_page_has_one_title_and_plain_words(build):
     assert title == "AsymmNet, rebuilt and checked"
     for page in (landing, index):
         assert 'content="A book in plain words."' in page, "no mark of a citation"
-        assert f'<link rel="canonical" href="{SITE}book/intro.html"' in page and f"<title>{title}</title>" in page
-    assert 'content="0; url=book/intro.html"' in index
-    assert re.findall("<title>(.*?)</title>", text(folder, "notebooks/01")) == [f"1. A notebook &#8212; {title}"]
+        assert f'<link rel="canonical" href="{SITE}{START}"' in page and f"<title>{title}</title>" in page
+    assert f'content="0; url={START}"' in index
+    assert re.findall("<title>(.*?)</title>", text(folder, FIRST)) == [f"1. A notebook &#8212; {title}"]
 
 
 @pytest.mark.slow
@@ -195,7 +197,7 @@ def test_lost_readers_find_back(build):
     """The page for unknown addresses is shown at any of them: its links start at the top of the site."""
     page = text(build(), "404")
     assert all(link.startswith(("/asymmnet/", "http", "#")) for link in links(page)), links(page)
-    assert {"/asymmnet/book/intro.html", "/asymmnet/zh/book/intro.html"} <= set(links(page))
+    assert {f"/asymmnet/{START}", f"/asymmnet/zh/{START}"} <= set(links(page))
     assert "language-switch" not in page and not (build("zh_CN") / "404.html").exists()
 
 
@@ -203,7 +205,7 @@ def test_lost_readers_find_back(build):
 def test_sitemap_lists_the_pages_of_both_languages(build):
     found = ElementTree.parse(build() / "sitemap.xml").getroot()
     space = {"s": "http://www.sitemaps.org/schemas/sitemap/0.9", "x": "http://www.w3.org/1999/xhtml"}
-    pages = [f"{SITE}{folder}{page}.html" for page in ("book/how-to-run", "book/intro", "notebooks/01")
+    pages = [f"{SITE}{folder}{page}.html" for page in ("book/how-to-run", "book/intro", FIRST)
              for folder in ("", "zh/")]
     assert [place.text for place in found.findall("s:url/s:loc", space)] == pages
     assert len(found.findall("s:url/x:link", space)) == 2 * len(pages)
@@ -213,7 +215,7 @@ def test_sitemap_lists_the_pages_of_both_languages(build):
 
 @pytest.mark.slow
 def test_every_page_forbids_itself_other_hosts(build):
-    for name in ("book/intro", "notebooks/01", "search", "genindex", "404"):
+    for name in ("book/intro", FIRST, "search", "genindex", "404"):
         assert f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">' in text(build(), name), name
 
 

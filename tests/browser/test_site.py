@@ -318,9 +318,9 @@ def test_other_language_keeps_the_place(visit):
 
 
 def anchors(path):
-    """Where links lead to inside a page's article."""
+    """Where links lead to inside a page's article; pandas numbers the cells of its tables anew each time."""
     article = path.read_text(encoding="utf-8").split('<article class="bd-article"')[1].split("</article>")[0]
-    return set(re.findall(r'\bid="([^"]+)"', article))
+    return set(re.findall(r'\bid="(?!T_[0-9a-f]{5})([^"]+)"', article))
 
 
 def test_words_of_the_theme(visit):

@@ -11,7 +11,7 @@ from asymmbook.evidence import findings
 from asymmbook.evidence.plan import PLAN
 from asymmbook.evidence.results import read_pictures, read_predictions, read_results
 from asymmbook.evidence.statistics import compare
-from asymmbook.pages import results
+from asymmbook.pages import results, trial
 
 CLASSES, EACH = ("ant", "bee", "cat"), 40
 LABELS = np.repeat(np.arange(3, dtype=np.uint8), EACH)
@@ -170,9 +170,10 @@ def test_the_page_is_made_for_any_subset_of_the_plan(tmp_path, group):
     assert sections["plan"].count("**not run**") == len(PLAN) - len(names)
 
 
-def test_the_page_shows_every_section():
-    page = (project_root() / "book" / "results.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"^Markdown\(results\.(\w+)\(\)\)$", page, re.M)) == sorted(results.__all__)
+def test_pages_show_every_section():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (project_root() / "book").glob("*.md"))
+    assert sorted(re.findall(r"^Markdown\(results\.(\w+)\(\)\)$", text, re.M)) == sorted(results.__all__)
+    assert sorted(set(re.findall(r"^Markdown\(trial\.(\w+)\(", text, re.M))) == sorted(trial.__all__)
 
 
 def test_every_recorded_row_can_be_made_again():

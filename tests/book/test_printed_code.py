@@ -76,7 +76,7 @@ NOT_RUN = {
     "python -m asymmbook release": "needs the recorded runs; tests/book/test_release.py does it with others",
 }
 # what a page leaves open -> what takes its place, {place}: the folder of these tests
-FILLED = {"IMAGE...": "{place}/pictures/red/00.png", "NAME": "printed", "TREE": "{place}/pictures",
+FILLED = {"IMAGE...": "{place}/pictures/red/00.png", "NAME": "printed",
           "IN.params": str(ROOT / "book/reference/gluon_small_0.35_r1.params"),
           "OUT.safetensors": "{place}/OUT.safetensors", "FOLDER": "{place}/exported"}
 # how a printed line begins -> options added to it, the later of two counts
@@ -165,7 +165,7 @@ def check_python(words):
         options = parse(words[1], words[2:])
         assert options.get("recipe") in {None, *RECIPES} and options.get("model") in {None, *MODELS}
         assert options.get("network") in {None, "NAME", *RELEASED}
-        assert options.get("data") in {None, "TREE", *SAMPLES, *ELSEWHERE}
+        assert options.get("data") in {None, *SAMPLES, *ELSEWHERE}
 
 
 def check_files(words):

@@ -229,7 +229,7 @@ def test_a_kind_of_run_costs_what_it_trains():
 def test_the_protocol_has_the_computed_tables():
     text = (project_root() / "results" / "protocol.md").read_text(encoding="utf-8")
     for table in (design.power_table(), design.cost_table()):
-        assert markdown_table(table) in text
+        assert markdown_table(table).replace("---:", "---") in text  # as it was committed, before tables aligned
     parts = design.recorded_components()
     assert all(f"{part:.4f}" in text for part in parts)
 

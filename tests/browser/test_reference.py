@@ -52,7 +52,7 @@ def anchors(path):
 
 
 def test_names_in_code_lead_to_the_reference(edition):
-    pages = [*edition.glob("notebooks/*.html"), *edition.glob("book/*.html")]
+    pages = [page for folder in ("notebooks", "book") for page in (edition / folder).glob("*.html")]
     linked = {page: set(LINK.findall(page.read_text(encoding="utf-8"))) for page in pages}
     assert any("#asymmlib.network.plan_blocks" in link for link in linked[edition / "notebooks" / "04_asymmnet.html"])
     assert sum(map(len, linked.values())) > 50

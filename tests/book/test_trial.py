@@ -114,7 +114,7 @@ def test_the_page_says_how_far_the_trial_is(monkeypatch):
              "per_class_top1": 0.4, "calibration_error": 0.1, "train_top1": 0.9}
             for run in PLAN if run.group == "a" and run.network in LIGHT and run.recipe.name == "64px"]
     monkeypatch.setattr(records, "read_runs", lambda folder=None: pd.DataFrame(rows))
-    assert "| a | which network? | 94 | 60 | running |" in pages.state() and "**60 of " in pages.state()
+    assert "| `a` | which network? | 94 | 60 | running |" in pages.state() and "**60 of " in pages.state()
     assert "| MobileNetV2 | 10 | 50.0 | 50.0 to 50.0 | 40.0 | 10.0 | 90.0 |" in pages.networks()
     assert pages.networks("128px") == "Open: 0 of 30 runs are recorded."
     assert "| MobileNetV2 | 0 of 50 | open | open |" in pages.settings()

@@ -71,7 +71,7 @@ def state(folder: Path | None = None) -> str:
     for group, question in GROUPS.items():
         mine = [run for run in runs if run.group == group]
         done = sum(run.name in scores for run in mine)
-        rows.append({"group": group, "question": question, "planned": len(mine), "recorded": done,
+        rows.append({"group": f"`{group}`", "question": question, "planned": len(mine), "recorded": done,
                      "state": "complete" if done == len(mine) else "running" if done else "not begun"})
     done = sum(run.name in scores for run in runs)
     return f"**{done} of {len(runs)} runs are recorded.**\n\n" + markdown_table(pd.DataFrame(rows))

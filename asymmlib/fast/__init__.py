@@ -1,12 +1,13 @@
 """Faster CPU kernels under a Paddle model: `accelerate(model)` and train or infer as before.
 
 Paddle's CPU convolution is im2col and one small matrix product per channel, which suits depthwise layers badly, and
-every layer writes what the next one reads again. `kernels.cc` holds direct depthwise kernels and pointwise
-convolutions as matrix products of the oneDNN that Paddle ships; a bottleneck runs as one chain of them, in which batch
-norm and activation are applied by whoever reads (`asymmlib.fast.kernels`). `accelerate` swaps the `forward` of single
-layers; parameters, their names, hooks and checkpoints stay. Whatever the kernels do not cover (no compiler, another
-platform, float64, a GPU, static graphs, second derivatives) takes Paddle's own path. Threads are OpenMP's: set
-`OMP_NUM_THREADS` to the number of cores before Paddle is imported.
+every layer writes what the next one reads again. `kernels.cc` holds direct depthwise kernels and dense convolutions as
+matrix products of the oneDNN that Paddle ships, on channel-inner tensors; a network runs as one chain of them
+(`asymmlib.fast.program`), in which batch norm and activation are applied by whoever reads. `accelerate` swaps the
+`forward` of networks and of single layers (`asymmlib.fast.layers` knows which), and an optimiser's update; parameters,
+their names, hooks and checkpoints stay. Whatever the kernels do not cover (no compiler, another platform, float64, a
+GPU, static graphs, second derivatives) takes Paddle's own path. Threads are OpenMP's: set `OMP_NUM_THREADS` to the
+number of cores before Paddle is imported.
 """
 import functools
 import types
@@ -17,11 +18,12 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 from paddle.vision import models
-from paddle.vision.models import mobilenetv2, mobilenetv3
+from paddle.vision.models import mobilenetv2, mobilenetv3, resnet
 
 from asymmlib.fast.kernels import Block, Stage, library, run_chain, say_once, suits
 from asymmlib.fast.layers import run, run_alone
 from asymmlib.fast.native import give_signals_a_stack, tune_malloc
+from asymmlib.fast.optimizer import fuse, release_gradients, unfuse
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet, ConvBNAct
 
 __all__ = ["accelerate", "is_accelerated", "restore"]
@@ -29,10 +31,11 @@ __all__ = ["accelerate", "is_accelerated", "restore"]
 Model = TypeVar("Model", nn.Layer, paddle.Model)
 
 
-def accelerate(model: Model, enabled: bool = True) -> Model:
+def accelerate(model: Model, enabled: bool = True, optimizer: paddle.optimizer.Optimizer | None = None) -> Model:
     """Put the fast kernels under a `paddle.nn.Layer` (or `paddle.Model`), in place, and return it.
 
-    Results equal Paddle's up to rounding. `enabled=False` is `restore(model)`. Where the kernels cannot be had, a
+    Results equal Paddle's up to rounding; those of an `optimizer` (a model's own, or the one given) to the bit. Cleared
+    gradients are gone, not zero. `enabled=False` is `restore(model)`. Where the kernels cannot be had, a
     warning says why, once, and the model stays as it was. Raises `TypeError` for anything but a model.
     """
     restore(model)
@@ -43,6 +46,11 @@ def accelerate(model: Model, enabled: bool = True) -> Model:
             forward = _FORWARDS.get(type(layer).forward)
             if forward and "forward" not in vars(layer):
                 layer.forward = types.MethodType(forward, layer)  # a method of the copy after copy.deepcopy
+        if is_accelerated(model):
+            network = _layers(model)[0]
+            network.clear_gradients = types.MethodType(_clear_gradients, network)
+            for used in (optimizer, getattr(model, "_optimizer", None)):
+                fuse(used)
     return model
 
 
@@ -50,12 +58,19 @@ def restore(model: Model) -> Model:
     """Undo `accelerate`; return the model. Do this before exporting it as a static graph."""
     for layer in filter(_swapped, _layers(model)):
         del layer.forward
+    vars(_layers(model)[0]).pop("clear_gradients", None)
+    if getattr(model, "_optimizer", None) is not None:
+        unfuse(model._optimizer)
     return model
 
 
 def is_accelerated(model: nn.Layer | paddle.Model) -> bool:
     """Whether any layer of a model runs on the fast kernels."""
     return any(map(_swapped, _layers(model)))
+
+
+def _clear_gradients(self):
+    release_gradients(self.parameters())
 
 
 def _swapped(layer):
@@ -97,6 +112,11 @@ def _mobilenet_v3(self, x):
     return self.classifier(x.flatten(1)) if self.num_classes > 0 else x
 
 
+def _resnet_block(self, x):
+    y = run(x, self.conv1, self.bn1, self.relu, self.conv2, self.bn2, self.relu, self.conv3, self.bn3)
+    return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
 def _average(self, x):
     if self._output_size not in (1, [1, 1], (1, 1)) or self._data_format != "NCHW" or not suits(x):
         return nn.AdaptiveAvgPool2D.forward(self, x)
@@ -106,7 +126,8 @@ def _average(self, x):
 
 _FORWARDS = {
     nn.Sequential.forward: _sequence, nn.AdaptiveAvgPool2D.forward: _average, AsymmNet.forward: _asymmnet,
-    models.MobileNetV2.forward: _mobilenet_v2, models.MobileNetV3Large.forward: _mobilenet_v3,
+    resnet.BottleneckBlock.forward: _resnet_block, models.MobileNetV2.forward: _mobilenet_v2,
+    models.MobileNetV3Large.forward: _mobilenet_v3,
     **{kind.forward: _alone(kind) for kind in (
         nn.Conv2D, ConvBNAct, AsymmetricalBottleneck, mobilenetv2.InvertedResidual, mobilenetv3.InvertedResidual)},
 }

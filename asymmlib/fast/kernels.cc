@@ -113,10 +113,10 @@ template <class F> inline void each(Int n, F f) {
 #pragma omp simd
   for (Int i = 0; i < n; i++) f(i);
 }
-// d = act(bn(x)) * factor + residual for rows of channels, of which the first is row `first` of the tensor.
+// d = act(bn(x)) * factor, or + residual, for rows of channels, of which the first is row `first` of the tensor.
 void apply(const Channels& c, const float* x, float* d, Int rows, const float* factor = nullptr, Int area = 1,
            Int first = 0, const float* residual = nullptr) {
-  decide_kind(c.activation, [&](auto kind) { decide(factor, [&](auto multiplies) { decide(residual, [&](auto adds) {
+  const auto with = [&](auto kind, auto multiplies, auto adds) {
     c.each_line(rows, multiplies, [&](Int row, Int n) {
       const float *k = c.k.data(), *o = c.o.data(), *s = x + row * c.C, high = c.high;
       const float* f = multiplies ? factor + (first + row) / area * c.C : nullptr;
@@ -124,10 +124,14 @@ void apply(const Channels& c, const float* x, float* d, Int rows, const float* f
       float* to = d + row * c.C;
       each(n, [=](Int i) {
         const float v = activate<kind>(k[i] * s[i] + o[i], high);
-        to[i] = (multiplies ? v * f[i] : v) + (adds ? r[i] : 0.f);
+        to[i] = multiplies ? v * f[i] : adds ? v + r[i] : v;
       });
     });
-  }); }); });
+  };
+  decide_kind(c.activation, [&](auto kind) {
+    if (factor) with(kind, std::true_type(), std::false_type());
+    else decide(residual, [&](auto adds) { with(kind, std::false_type(), adds); });
+  });
 }
 
 // Two sums for each channel: in float over some rows, in double over all.
@@ -171,24 +175,23 @@ void pass(const Channels& c, const float* x, float* gx, Int rows, Totals& totals
 }
 // Calls f(gz, share): where the gradient of row `row` begins, and that of its plane's mean (per pixel times `area`).
 template <class F> void decide_gradient(const Job& j, F f) {
-  decide(j.gz, [&](auto direct) { decide(j.gpool, [&](auto shared) { f(direct, shared); }); });
+  if (!j.gz) f(std::false_type(), std::true_type());
+  else decide(j.gpool, [&](auto shared) { f(std::true_type(), shared); });
 }
 // Gradient of y from row `first` on.
 void gradient(const Job& j, const Channels& c, Int first, Int rows, float* d) {
   const Int C = c.C, area = j.area();
   decide_kind(c.activation, [&](auto kind) { decide_gradient(j, [&](auto direct, auto shared) {
-    decide(j.norm == BATCH, [&](auto batch) {
-      c.each_line(rows, shared, [&](Int row, Int n) {
-        const Int at = (first + row) * C;
-        const float *k = c.k.data(), *o = c.o.data(), *m = c.mean.data(), *fs = c.from_sum.data(), *fd = c.from_dot.data();
-        const float *y = j.y + at, *g = direct ? j.gz + at : nullptr, high = c.high, part = 1.f / area;
-        const float* s = shared ? j.gpool + (first + row) / area * C : nullptr;
-        float* to = d + row * C;
-        each(n, [=](Int i) {
-          float v = (direct ? g[i] : 0.f) + (shared ? s[i] * part : 0.f);
-          if (kind != NONE) v *= slope<kind>(k[i] * y[i] + o[i], high);
-          to[i] = batch ? k[i] * (v - fs[i] - (y[i] - m[i]) * fd[i]) : k[i] * v;
-        });
+    c.each_line(rows, shared, [&](Int row, Int n) {
+      const Int at = (first + row) * C;
+      const float *k = c.k.data(), *o = c.o.data(), *m = c.mean.data(), *fs = c.from_sum.data(), *fd = c.from_dot.data();
+      const float *y = j.y + at, *g = direct ? j.gz + at : nullptr, high = c.high, part = 1.f / area;
+      const float* s = shared ? j.gpool + (first + row) / area * C : nullptr;
+      float* to = d + row * C;
+      each(n, [=](Int i) {
+        float v = (direct ? g[i] : 0.f) + (shared ? s[i] * part : 0.f);
+        if (kind != NONE) v *= slope<kind>(k[i] * y[i] + o[i], high);
+        to[i] = k[i] * (v - fs[i] - (y[i] - m[i]) * fd[i]);
       });
     });
   }); });
@@ -701,6 +704,20 @@ void dense_backward(const Job& j) {
   store_gradients(j, joined(all));
 }
 
+// optimiser -----------------------------------------------------------------------------------------------------
+// SGD with momentum for n numbers, in Paddle's order of operations; a fused multiply-add would round otherwise.
+__attribute__((optimize("fp-contract=off"))) void update(Int n, float* __restrict p, const float* __restrict g,
+                                                         float* __restrict v, float decay, float rate, float momentum,
+                                                         bool nesterov) {
+#pragma STDC FP_CONTRACT OFF
+  for (Int i = 0; i < n; i++) {
+    const float gradient = decay != 0 ? p[i] * decay + g[i] : g[i], velocity = v[i] * momentum + gradient;
+    v[i] = velocity;
+    p[i] -= (nesterov ? gradient + velocity * momentum : velocity) * rate;
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------------------
 void run_forward(const Job& j) {
   if (j.kind == ENTER) transpose_pictures(j, j.x, j.z, true);
   if (j.kind == LEAVE) transpose_pictures(j, j.x, j.z, false);
@@ -722,4 +739,12 @@ extern "C" void forward(Int count, const Layer* l, const Tensors* t, const Numbe
 }
 extern "C" void backward(Int count, const Layer* l, const Tensors* t, const Numbers* n) {
   for (Int i = count; i-- > 0;) run_backward({l[i], t[i], n[i]});
+}
+extern "C" void momentum(Int count, float* const* p, const float* const* g, float* const* v, const Int* sizes,
+                         const float* decays, float rate, float momentum, int nesterov) {
+#pragma omp parallel
+  for (Int i = 0, t = omp_get_thread_num(), threads = omp_get_num_threads(); i < count; i++) {
+    const Int begin = sizes[i] * t / threads, n = sizes[i] * (t + 1) / threads - begin;
+    update(n, p[i] + begin, g[i] + begin, v[i] + begin, decays[i], rate, momentum, nesterov);
+  }
 }

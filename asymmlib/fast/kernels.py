@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
 from asymmlib.fast.native import load_library
-from asymmlib.fast.program import LAYER, NUMBERS, TENSORS, Convolution, Plan, build
+from asymmlib.fast.program import LAYER, TENSORS, Convolution, Plan, build
 
 __all__ = ["ACTIVATIONS", "Block", "Stage", "covers", "library", "run_chain", "say_once", "suits"]
 
@@ -50,8 +49,8 @@ def _check_structs(loaded):
     for name, fields in (("layer", LAYER), ("tensors", TENSORS)):
         compiled = getattr(loaded, f"{name}_bytes")()
         if compiled != 8 * len(fields):
-            raise OSError(f"struct {name.title()} has {compiled} bytes in kernels.cc and {8 * len(fields)} here: the two "
-                          "files are of different versions")
+            raise OSError(f"struct {name.title()} has {compiled} bytes in kernels.cc and {8 * len(fields)} here: the "
+                          "two files are of different versions")
 
 
 class Stage(NamedTuple):
@@ -105,8 +104,7 @@ class _Chain(PyLayer):
 
     @staticmethod
     def forward(ctx, program, buffers, differentiate, x, *parameters):
-        out = paddle.empty(program.out)
-        arena = paddle.empty([max(program.arena // 4, 1)])
+        out, arena = paddle.empty(program.out, "float32"), paddle.empty([max(program.arena // 4, 1)], "float32")
         ctx.program, ctx.x, ctx.arena, ctx.buffers, ctx.parameters = program, x, arena, buffers, parameters
         ctx.wanted = [not tensor.stop_gradient for tensor in (x, *parameters)]
         _run("forward", ctx, out=out)
@@ -119,7 +117,7 @@ class _Chain(PyLayer):
         program, gradient = ctx.program, gradient.contiguous()
         gradients = [paddle.empty_like(tensor) for tensor in ctx.parameters]
         gx = paddle.empty_like(ctx.x) if ctx.wanted[0] else None
-        scratch = paddle.empty([max(program.scratch // 4, 1)])
+        scratch = paddle.empty([max(program.scratch // 4, 1)], "float32")
         _run("backward", ctx, scratch, None, gradient, gx, gradients)
         return tuple(g if wanted else None for g, wanted in zip((gx, *gradients), ctx.wanted, strict=True))
 

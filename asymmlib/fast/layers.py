@@ -1,4 +1,4 @@
-"""Which layers the kernels know as blocks, and how a list of layers is run: what is known in chains, the rest by Paddle."""
+"""Which layers the kernels know as blocks, and how a list of them runs: what is known in chains, the rest by Paddle."""
 from collections.abc import Callable, Iterable, Iterator
 
 import paddle
@@ -103,12 +103,13 @@ def _bottleneck(block):
         return None
     stages = tuple(Stage(part.conv, part.bn, part.activation, block.plan.copies if part is block.depthwise else 0)
                    for part in parts)
-    squeeze = _squeeze(block.se.reduce, block.se.restore) if block.se else ()
+    squeeze = _squeeze(block.se.pool, block.se.reduce, block.se.restore) if block.se else ()
     return None if squeeze is None else Block(stages, squeeze, block.plan.shortcut)
 
 
-def _squeeze(reduce, restore):
-    known = all(type(conv) is nn.Conv2D for conv in (reduce, restore))
+def _squeeze(pool, reduce, restore):
+    """The stages of squeeze-and-excitation, whose parts may have been exchanged: None then."""
+    known = own(pool, nn.AdaptiveAvgPool2D) and own(reduce, nn.Conv2D) and own(restore, nn.Conv2D)
     return (Stage(reduce, None, "relu"), Stage(restore, None, "hardsigmoid")) if known else None
 
 
@@ -130,7 +131,7 @@ def _mobilenet_v3(block):
         se = block.mid_se
         usual = (type(se) is mobilenetv3.SqueezeExcitation and type(se.activation) is nn.ReLU
                  and type(se.scale_activation) is nn.Hardsigmoid)
-        squeeze = _squeeze(se.fc1, se.fc2) if usual else None
+        squeeze = _squeeze(se.avgpool, se.fc1, se.fc2) if usual else None
     layers = [block.expand_conv] if block.expand else []
     return _inverted([*layers, block.bottleneck_conv, block.linear_conv], squeeze, block.use_res_connect) if _all_own(
         block) else None

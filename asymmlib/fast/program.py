@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["LAYER", "NUMBERS", "TENSORS", "Convolution", "Plan", "Program", "build"]
+from asymmlib.fast.memory import Memory, Place
+
+__all__ = ["LAYER", "TENSORS", "Convolution", "Plan", "Program", "build"]
 
 # the fields of the structs Layer and Tensors in kernels.cc, in their order; `kernels` compares the sizes
 LAYER = ("kind", "n", "c", "h", "w", "side", "copies", "out", "kernel", "stride", "activation", "norm",
@@ -18,14 +20,10 @@ LAYER = ("kind", "n", "c", "h", "w", "side", "copies", "out", "kernel", "stride"
 TENSORS = ("x", "side_x", "weight", "in_gamma", "in_beta", "in_mean", "in_scale", "gamma", "beta", "mean", "scale",
            "running_mean", "running_var", "factor", "residual", "y", "z", "gz", "gpool",
            "gx", "gside", "gweight", "ggamma", "gbeta", "gfactor", "in_ggamma", "in_gbeta")
-NUMBERS = ("epsilon", "momentum")
 ENTER, LEAVE, DENSE, DEPTHWISE, POOL = range(5)
 FINISH = ("gamma", "beta", "mean", "scale")  # what a raw output lacks
 # owners: none, what lives until the backward pass, what lives within it, the chain's input and output, their gradients
 NOTHING, ARENA, SCRATCH, INPUT, OUTPUT, OUTPUT_GRADIENT, INPUT_GRADIENT, PARAMETERS = range(8)
-ALIGNMENT = 64  # bytes
-
-Place = tuple[int, int]
 
 
 class Convolution(NamedTuple):
@@ -51,39 +49,6 @@ class Plan(NamedTuple):
     stages: tuple[Convolution, ...] = ()
     squeeze: tuple[Convolution, ...] = ()
     shortcut: bool = False
-
-
-class Memory:
-    """Places in a piece of memory, of which `size` bytes are needed; a place given back is used again."""
-
-    def __init__(self, owner: int) -> None:
-        self.owner, self.size = owner, 0
-        self.taken: dict[int, int] = {}  # offset: size
-        self.free: list[tuple[int, int]] = []
-
-    def take(self, numbers: int) -> Place:
-        """A place for so many floats."""
-        need = -(-4 * numbers // ALIGNMENT) * ALIGNMENT
-        for i, (offset, size) in enumerate(self.free):
-            if size >= need:
-                self.free[i:i + 1] = [(offset + need, size - need)] if size > need else []
-                break
-        else:
-            offset, self.size = self.size, self.size + need
-        self.taken[offset] = need
-        return self.owner, offset
-
-    def give(self, place: Place) -> None:
-        """Hand a place back; one of another owner, or one that was handed back, is left alone."""
-        if place[0] != self.owner or place[1] not in self.taken:
-            return
-        merged: list[tuple[int, int]] = []
-        for offset, size in sorted([*self.free, (place[1], self.taken.pop(place[1]))]):
-            if merged and sum(merged[-1]) == offset:
-                merged[-1] = (merged[-1][0], merged[-1][1] + size)
-            else:
-                merged.append((offset, size))
-        self.free = merged
 
 
 @dataclass
@@ -147,8 +112,8 @@ class Program:
 
     def _step(self, numbers, x, shape, **more) -> Step:
         out = Value(shape, wanted=x.wanted or numbers["kind"] != ENTER)
-        step = Step(dict(zip("nchw", x.shape, strict=True)) | {"out": shape[1], "in_activation": x.activation} | numbers,
-                    x, out, **more)
+        common = dict(zip("nchw", x.shape, strict=True)) | {"out": shape[1], "in_activation": x.activation}
+        step = Step(common | numbers, x, out, **more)
         for value in (x, step.side, step.factor, step.residual):
             if value is not None:
                 value.last = len(self.steps)
@@ -183,7 +148,7 @@ class Program:
         return step.out
 
     def _place_values(self, differentiate):
-        """Places of all that the forward pass writes; what no later step reads is given back, unless a gradient will."""
+        """Places of all that the forward pass writes. What no later step reads is given back, if no gradient will."""
         memory = Memory(ARENA)
         for number, step in enumerate(self.steps):
             out, t = step.out, step.tensors
@@ -243,7 +208,7 @@ class Program:
         if step.factor is not None:
             t["gfactor"] = step.factor.gradient = memory.take(step.factor.size)
         elif x.raw and x.pooled is None:
-            for name in ("ggamma", "gbeta"):  # those of the step that made x, which has none where it has no such parameter
+            for name in ("ggamma", "gbeta"):  # of the step that made x, if it has such a parameter
                 owner = x.maker.get(name[1:])
                 t[f"in_{name}"] = (self.count + owner[0], 0) if owner else memory.take(x.shape[1])
             x.known = True

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paddle import nn
+from paddle.vision.models import resnet
 
 from asymmbook.checkout import project_root
 from asymmlib import fast
@@ -123,6 +124,15 @@ def test_a_bottleneck_is_a_chain_and_leaves_the_gradient_it_is_given_alone(chain
     before = given.numpy().copy()
     z.backward(given)
     assert chains == [[3]] and np.array_equal(given.numpy(), before)
+
+
+@needs_kernels
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bottleneck_of_resnet(chains, stride):
+    paddle.seed(1)
+    shortcut = nn.Sequential(nn.Conv2D(8, 16, 1, stride, bias_attr=False), nn.BatchNorm2D(16))
+    agree(resnet.BottleneckBlock(8, 4, stride, shortcut), [(4, 8, 14, 13)], as_good_as_stock=True)
+    assert chains == [[1, 1, 1], [1]]
 
 
 @needs_kernels

@@ -293,7 +293,8 @@ void pool_forward(const Job& j) {  // z: means of the planes of a raw x
 
 // depthwise convolution -----------------------------------------------------------------------------------------
 constexpr int LANES = __BIGGEST_ALIGNMENT__ / sizeof(float);  // as many as the widest registers hold
-template <int L> struct Lanes { typedef float V __attribute__((vector_size(L * sizeof(float)), aligned(4), may_alias)); };
+template <int L> struct Lanes { typedef float V __attribute__((vector_size(L * sizeof(float)), aligned(4))); };
+// GCC and Clang let a vector alias what it consists of.
 template <int L> using Vec = typename Lanes<L>::V;
 template <int L> inline Vec<L>& vec(const float* p) { return *(Vec<L>*)p; }
 
@@ -361,8 +362,9 @@ template <int K, int L> struct Planes {
         for (Int c = 0; c < W; c++) vec<L>(to + c * L) = vec<L>(s + c * step);
     else decide_kind(j.in_activation, [=, this](auto kind) mutable {
       const V k = vec<L>(&d.in.k[b.channel]), o = vec<L>(&d.in.o[b.channel]);
+      const float high = d.in.high;
       for (Int r = 0; r < H; r++, s += W * step, to += PW * L)
-        for (Int c = 0; c < W; c++) vec<L>(to + c * L) = activate<kind>(V(k * vec<L>(s + c * step) + o), d.in.high);
+        for (Int c = 0; c < W; c++) vec<L>(to + c * L) = activate<kind>(V(k * vec<L>(s + c * step) + o), high);
     });
   }
   Int place(const Block& b, Int time) const {  // of its channels among the outputs
@@ -417,13 +419,14 @@ template <int K, int L> struct Planes {
     const V fs = vec<L>(&f.from_sum[c]), fd = vec<L>(&f.from_dot[c]);
     const V share = j.gpool ? vec<L>(j.gpool + n * j.O + c) * (1.f / (OH * OW)) : V{};
     decide_kind(f.activation, [&](auto kind) {
-      const float *gz = j.gz ? j.gz + at : nullptr, *y = j.y + at;
-      for (Int r = 0, i = 0; r < OH; r++)
+      const float *gz = j.gz ? j.gz + at : nullptr, *y = j.y + at, high = f.high;
+      float* to = inside();
+      for (Int r = 0, i = 0; r < OH; r++, to += GW * L)
         for (Int q = 0; q < OW; q++, i++) {
           const V v = vec<L>(y + i * j.O);
           V from = gz ? V(vec<L>(gz + i * j.O) + share) : share;
-          if (kind != NONE) from *= slope<kind>(V(k * v + o), f.high);
-          vec<L>(inside() + (r * GW + q) * L) = k * (from - fs - (v - m) * fd);
+          if (kind != NONE) from *= slope<kind>(V(k * v + o), high);
+          vec<L>(to + q * L) = k * (from - fs - (v - m) * fd);
         }
     });
   }
@@ -466,9 +469,9 @@ template <int K, int L> struct Planes {
     const V k = vec<L>(&d.in.k[b.channel]), o = vec<L>(&d.in.o[b.channel]), m = vec<L>(&d.in.mean[b.channel]);
     V s{}, q{};
     decide_kind(j.in_activation, [&](auto kind) {
-      const float* raw = j.x + at;
+      const float *raw = j.x + at, *from = room.data(), high = d.in.high;
       for (Int i = 0; i < H * W; i++, to += step, raw += step) {
-        const V v = vec<L>(raw), gradient = vec<L>(&room[i * L]) * slope<kind>(V(k * v + o), d.in.high);
+        const V v = vec<L>(raw), gradient = vec<L>(from + i * L) * slope<kind>(V(k * v + o), high);
         vec<L>(to) = gradient, s += gradient, q += gradient * (v - m);
       }
     });
@@ -656,14 +659,16 @@ void dense_backward(const Job& j) {
   const Channels channels = output_gradient(j);
   const bool spread = !d.pointwise && j.gx;  // the gradient of what lies under the taps is added to that of x
   if (spread && !j.accumulate) std::fill_n(j.gx, j.N * j.H * j.W * j.C, 0.f);
-  const Room partial = room_for(j.gw ? d.threads * size : 0);  // a weight gradient for each thread
+  const Room ordered = room_for(d.w.empty() ? 0 : size);  // the weight gradient, taps in front of channels
+  float* const total = d.w.empty() ? j.gw : ordered.get();
+  const Room others = room_for(j.gw ? (d.threads - 1) * size : 0);  // that of each thread but the first
   AllTotals all(j.in_gbeta ? d.threads : 0, Totals(j.C));
   std::fill_n(j.gfactor, j.gfactor ? j.N * I : 0, 0.f);
 #pragma omp parallel
   {
     const Int thread = omp_get_thread_num();
     const Room room = room_for(d.height * I), g = room_for(d.height * O);
-    float* const gw = partial.get() + thread * size;
+    float* const gw = thread ? &others[(thread - 1) * size] : total;
     bool begun = false;
 #pragma omp for schedule(static) nowait
     for (Int i = 0; i < d.count; i++) {
@@ -695,10 +700,9 @@ void dense_backward(const Job& j) {
 #pragma omp barrier
 #pragma omp for schedule(static)
     for (Int k = 0; k < (j.gw ? size : 0); k++)
-      for (Int i = 1; i < d.threads; i++) partial[k] += partial[i * size + k];
+      for (Int i = 0; i < d.threads - 1; i++) total[k] += others[i * size + k];
   }
-  if (j.gw && d.w.empty()) std::copy_n(partial.get(), size, j.gw);
-  else if (j.gw) d.reorder(partial.get(), j.gw, d.T, j.C);
+  if (j.gw && !d.w.empty()) d.reorder(total, j.gw, d.T, j.C);
   if (!j.in_gbeta) return;
   if (spread) in_pieces(j.N * j.H * j.W, [&](Int t, Int first, Int rows) { pass(d.in, j.x + first * j.C, j.gx + first * j.C, rows, all[t]); });
   store_gradients(j, joined(all));

@@ -33,7 +33,7 @@ def run_alone(x: paddle.Tensor, layer: nn.Layer) -> paddle.Tensor | None:
 
 def _longest(blocks, x):
     """The blocks from the first one on that can run as one chain on `x`."""
-    chain: list[Block] = []
+    chain = []
     shape = list(x.shape) if blocks and blocks[0] is not None and suits(x) else None
     for block in blocks if shape else ():
         shape = None if block is None else covers(block, shape) if block.stages else _pooled(chain, shape)

@@ -110,7 +110,7 @@ class Program:
         self.scratch = self._place_gradients(x) if differentiate else 0
         self._make_tables()
 
-    def _step(self, numbers, x, shape, **more) -> Step:
+    def _step(self, numbers, x, shape, **more):
         out = Value(shape, wanted=x.wanted or numbers["kind"] != ENTER)
         common = dict(zip("nchw", x.shape, strict=True)) | {"out": shape[1], "in_activation": x.activation}
         step = Step(common | numbers, x, out, **more)

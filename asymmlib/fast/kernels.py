@@ -9,7 +9,7 @@ import subprocess
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import paddle
 from paddle import nn
@@ -96,6 +96,31 @@ class Block(NamedTuple):
         return (*self.stages[:-1], *self.squeeze, *self.stages[-1:])
 
 
+class _Lease:
+    """Memory for `numbers` floats, at `tensor`; it waits for the next lease when nobody holds this one any more.
+
+    malloc would not find a place of hundreds of megabytes again: aligned memory needs a little more than it was.
+    """
+
+    waiting: ClassVar[dict[int, paddle.Tensor]] = {}
+    kept, small = 2, 1 << 18  # the largest ones, and what is left to malloc
+
+    def __init__(self, numbers: int) -> None:
+        sizes = sorted((tensor.size, key) for key, tensor in list(self.waiting.items()))
+        keys = [key for size, key in sizes if size >= numbers > self.small]
+        self.tensor = next((found for key in keys if (found := self.waiting.pop(key, None)) is not None), None)
+        if self.tensor is None:
+            if numbers > self.small:
+                self.waiting.clear()
+            self.tensor = paddle.empty([max(numbers, 1)], "float32")
+
+    def __del__(self) -> None:
+        if self.tensor.size > self.small:
+            self.waiting[id(self.tensor)] = self.tensor
+            for _, key in sorted((tensor.size, key) for key, tensor in list(self.waiting.items()))[:-self.kept]:
+                self.waiting.pop(key, None)
+
+
 class _Chain(PyLayer):
     """The blocks of a program, forward and back in one call each. `buffers`: {number of a parameter: running average}.
 
@@ -104,7 +129,7 @@ class _Chain(PyLayer):
 
     @staticmethod
     def forward(ctx, program, buffers, differentiate, x, *parameters):
-        out, arena = paddle.empty(program.out, "float32"), paddle.empty([max(program.arena // 4, 1)], "float32")
+        out, arena = paddle.empty(program.out, "float32"), _Lease(program.arena // 4)
         ctx.program, ctx.x, ctx.arena, ctx.buffers, ctx.parameters = program, x, arena, buffers, parameters
         ctx.wanted = [not tensor.stop_gradient for tensor in (x, *parameters)]
         _run("forward", ctx, out=out)
@@ -117,8 +142,8 @@ class _Chain(PyLayer):
         program, gradient = ctx.program, gradient.contiguous()
         gradients = [paddle.empty_like(tensor) for tensor in ctx.parameters]
         gx = paddle.empty_like(ctx.x) if ctx.wanted[0] else None
-        scratch = paddle.empty([max(program.scratch // 4, 1)], "float32")
-        _run("backward", ctx, scratch, None, gradient, gx, gradients)
+        scratch = _Lease(program.scratch // 4)
+        _run("backward", ctx, scratch.tensor, None, gradient, gx, gradients)
         return tuple(g if wanted else None for g, wanted in zip((gx, *gradients), ctx.wanted, strict=True))
 
 
@@ -127,7 +152,7 @@ def _run(function, ctx, scratch=None, out=None, out_gradient=None, gx=None, grad
     program, own = ctx.program, iter(ctx.parameters)
     gradients = iter(gradients)
     numbers = range(program.count)
-    bases = [None, ctx.arena, scratch, ctx.x, out, out_gradient, gx]
+    bases = [None, ctx.arena.tensor, scratch, ctx.x, out, out_gradient, gx]
     bases += [ctx.buffers[i] if i in ctx.buffers else next(own) for i in numbers]
     bases += [None if i in ctx.buffers else next(gradients, None) for i in numbers]
     pointers = program.pointers(0 if tensor is None else tensor.data_ptr() for tensor in bases)

@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <cstdlib>
 #include <memory>
 #include <type_traits>
 #include <vector>
@@ -53,8 +53,14 @@ struct Numbers { double eps, momentum; };
 struct Job : Layer, Tensors, Numbers {};
 
 Int divide_up(Int a, Int b) { return (a + b - 1) / b; }
-using Room = std::unique_ptr<float[]>;  // not zeroed
-Room room_for(Int n) { return Room(new float[n]); }
+struct Free { void operator()(float* p) const { std::free(p); } };
+using Room = std::unique_ptr<float[], Free>;  // not zeroed; vectors in it cross no cache line
+Room room_for(Int n) { return Room((float*)std::aligned_alloc(64, (n * sizeof(float) / 64 + 1) * 64)); }
+Room zeros_for(Int n) {
+  Room room = room_for(n);
+  std::fill_n(room.get(), n, 0.f);
+  return room;
+}
 
 // batch norm and activation -------------------------------------------------------------------------------------
 // Calls f with what is known only at run time as constants of the compiler's, so that no inner loop has to ask.
@@ -331,11 +337,13 @@ template <int A, int B, int L> void correlate(const float* s, Int s_row, Int s_s
 struct Depthwise {
   const Job& j;
   const Channels in;  // what a raw x lacks
-  const Int groups = omp_get_max_threads();  // of pictures
+  const Int threads = omp_get_max_threads(), groups = j.N < threads ? 1 : threads;  // groups of pictures
   const std::vector<Block> blocks = cut(j);
+  Int few;  // pictures of which all channels stay in cache
   std::vector<float> weights;
   explicit Depthwise(const Job& j) : j(j), in(j.in, j.in_activation, j.C), weights(j.O * j.K * j.K) {
     transpose(j.w, j.O, j.K * j.K, weights.data());
+    few = std::max<Int>((1 << 17) / (j.H * j.W * (j.C + j.side) + j.area() * j.O), 1);
   }
 };
 
@@ -347,9 +355,9 @@ template <int K, int L> struct Planes {
   const Job& j;
   const Int H = j.H, W = j.W, S = j.S, OH = j.oh(), OW = j.ow(), PW = W + 2 * PAD, reach = (K - 1) / S;
   const Int GW = OW + 2 * reach;
-  std::vector<float> x, g, room;
-  explicit Planes(const Depthwise& d)
-      : d(d), j(d.j), x((H + 2 * PAD) * PW * L), g((OH + 2 * reach) * GW * L), room(std::max(H * W, OH * OW) * L) {}
+  const Room x = zeros_for((H + 2 * PAD) * PW * L), g = zeros_for((OH + 2 * reach) * GW * L);
+  const Room room = room_for(std::max(H * W, OH * OW) * L);
+  explicit Planes(const Depthwise& d) : d(d), j(d.j) {}
   float* inside() { return &g[(reach * GW + reach) * L]; }  // the first pixel of the gradient within its border
 
   void load(const Block& b, Int n) {
@@ -399,11 +407,11 @@ template <int K, int L> struct Planes {
     for (Int n = begin; n < end; n++) {
       load(b, n);
       for (Int time = 0; time < b.times; time++) {
-        correlate<K, K, L>(x.data(), S * PW * L, S * L, &w[time * T * L], room.data(), OW * L, L, OH, OW, PW * L);
+        correlate<K, K, L>(x.get(), S * PW * L, S * L, &w[time * T * L], room.get(), OW * L, L, OH, OW, PW * L);
         const Int c = place(b, time);
         float* y = j.y + n * OH * OW * j.O + c;
         Sums s = sums[time];
-        if (n == begin) s.begin(room.data(), std::min<Int>(OH * OW, 64));
+        if (n == begin) s.begin(room.get(), std::min<Int>(OH * OW, 64));
         for (Int i = 0; i < OH * OW; i++) s.add(vec<L>(y + i * j.O) = vec<L>(&room[i * L]));
         s.count += OH * OW;
         if (s.count >= 1024 || n == end - 1) s.flush(totals, c);
@@ -469,7 +477,7 @@ template <int K, int L> struct Planes {
     const V k = vec<L>(&d.in.k[b.channel]), o = vec<L>(&d.in.o[b.channel]), m = vec<L>(&d.in.mean[b.channel]);
     V s{}, q{};
     decide_kind(j.in_activation, [&](auto kind) {
-      const float *raw = j.x + at, *from = room.data(), high = d.in.high;
+      const float *raw = j.x + at, *from = room.get(), high = d.in.high;
       for (Int i = 0; i < H * W; i++, to += step, raw += step) {
         const V v = vec<L>(raw), gradient = vec<L>(from + i * L) * slope<kind>(V(k * v + o), high);
         vec<L>(to) = gradient, s += gradient, q += gradient * (v - m);
@@ -493,7 +501,7 @@ template <int K, int L> struct Planes {
       for (int i = 0; i < L && !b.side && j.in.mean; i++) totals.a[b.channel + i] += sum[i], totals.b[b.channel + i] += dot[i];
     }
     for (Int i = 0; gw && i < b.times * T; i++)
-      for (int l = 0; l < L; l++) gw[(place(b, i / T) + l) * T + i % T] = acc[i * L + l];
+      for (int l = 0; l < L; l++) gw[(place(b, i / T) + l) * T + i % T] += acc[i * L + l];
   }
 };
 template <int K, int L> struct Lazy {  // a thread's planes, made when it needs some
@@ -503,20 +511,26 @@ template <int K, int L> struct Lazy {  // a thread's planes, made when it needs 
     return *planes;
   }
 };
-// Calls f(planes, block, group, first and last picture) for all blocks of channels and groups of pictures.
+// Calls f(planes, block, group, first and last picture) for all groups of pictures, a few pictures at a time, and for
+// all blocks of channels.
 template <int K, class F> void each_block(const Depthwise& d, F f) {
 #pragma omp parallel
   {
     Lazy<K, LANES> full;
     Lazy<K, LANES / 2> half;
     Lazy<K, 1> one;
+    const Int all = d.blocks.size(), parts = d.groups > 1 ? 1 : all;  // few pictures: threads share their channels
 #pragma omp for schedule(static)
-    for (Int i = 0; i < (Int)d.blocks.size() * d.groups; i++) {
-      const Block& b = d.blocks[i / d.groups];
-      const Int group = i % d.groups, begin = group * d.j.N / d.groups, end = (group + 1) * d.j.N / d.groups;
-      if (b.lanes == LANES) f(full.of(d), b, group, begin, end);
-      else if (b.lanes == 1) f(one.of(d), b, group, begin, end);
-      else f(half.of(d), b, group, begin, end);
+    for (Int i = 0; i < parts * d.groups; i++) {
+      const Int group = i % d.groups, end = (group + 1) * d.j.N / d.groups;
+      for (Int n = group * d.j.N / d.groups; n < end; n += d.few)
+        for (Int k = i / d.groups * (all / parts); k < (i / d.groups + 1) * (all / parts); k++) {
+          const Block& b = d.blocks[k];
+          const Int last = std::min(n + d.few, end);
+          if (b.lanes == LANES) f(full.of(d), b, group, n, last);
+          else if (b.lanes == 1) f(one.of(d), b, group, n, last);
+          else f(half.of(d), b, group, n, last);
+        }
     }
   }
 }
@@ -534,7 +548,8 @@ void depthwise_backward(const Job& j) {
   const Depthwise d(j);
   const Channels channels = output_gradient(j);
   const Int size = j.O * j.K * j.K;
-  const Room others = room_for(j.gw ? (d.groups - 1) * size : 0);  // a weight gradient for each group; the first in place
+  std::vector<float> others(j.gw ? (d.groups - 1) * size : 0);  // a weight gradient for each group; the first in place
+  std::fill_n(j.gw, j.gw ? size : 0, 0.f);
   AllTotals all(d.groups, Totals(j.C));
   each_block(d, [&](auto& planes, const Block& b, Int group, Int begin, Int end) {
     float* const gw = !j.gw || !group ? j.gw : &others[(group - 1) * size];

@@ -108,11 +108,10 @@ class _Lease:
     def __init__(self, numbers: int) -> None:
         sizes = sorted((tensor.size, key) for key, tensor in list(self.waiting.items()))
         keys = [key for size, key in sizes if size >= numbers > self.small]
-        self.tensor = next((found for key in keys if (found := self.waiting.pop(key, None)) is not None), None)
-        if self.tensor is None:
-            if numbers > self.small:
-                self.waiting.clear()
-            self.tensor = paddle.empty([max(numbers, 1)], "float32")
+        found = next((tensor for key in keys if (tensor := self.waiting.pop(key, None)) is not None), None)
+        if found is None and numbers > self.small:
+            self.waiting.clear()
+        self.tensor = paddle.empty([max(numbers, 1)], "float32") if found is None else found
 
     def __del__(self) -> None:
         if self.tensor.size > self.small:

@@ -111,7 +111,7 @@ def _fit(run, recipe, prepared, build):
         parallel.share_norms(network)
     elif recipe.accelerate and paddle.device.get_device() == "cpu":
         with interrupts.postponed():
-            accelerate(network)
+            accelerate(network, optimizer=optimizer)
     model = _model(network, optimizer, recipe)
     rows = load_checkpoint(run.folder / "checkpoints", network, optimizer, getattr(model, "_scaler", None),
                            run.info.get("id"))

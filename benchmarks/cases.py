@@ -14,10 +14,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def paddle_step(network, batches):
+def paddle_step(network, batches, accelerate=None):
     """A function that does one training step on the next batch."""
     import paddle
     optimizer = paddle.optimizer.Momentum(0.01, 0.9, parameters=network.parameters(), weight_decay=1e-4)
+    if accelerate:
+        accelerate(network, optimizer=optimizer)
     loss = paddle.nn.CrossEntropyLoss()
 
     def step():
@@ -94,10 +96,8 @@ def paddle_case(name, size, batch, width):
         net.ACTIVATIONS["hardswish"] = lambda x: x * (paddle.nn.functional.relu6(x + 3) / 6)
     baseline = name in ("mobilenet_v2", "mobilenet_v3_large")
     model = create_model(name, 16) if baseline else create_model("asymmnet_large", 16, width=width)
-    if name.startswith("ours"):
-        accelerate(model)
     batches = {"article": article_batches, "ours_data": our_batches}.get(name, noise)(size, batch)
-    return paddle_step(model, batches)
+    return paddle_step(model, batches, accelerate if name.startswith("ours") else None)
 
 
 def torch_case(name, size, batch):

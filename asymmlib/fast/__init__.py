@@ -1,12 +1,13 @@
 """Faster CPU kernels under a Paddle model: `accelerate(model)` and train or infer as before.
 
 Paddle's CPU convolution is im2col and one small matrix product per channel, which suits depthwise layers badly, and
-every layer writes what the next one reads again. `kernels.cc` holds direct depthwise kernels and pointwise
-convolutions as matrix products of the oneDNN that Paddle ships; a bottleneck runs as one chain of them, in which batch
-norm and activation are applied by whoever reads (`asymmlib.fast.kernels`). `accelerate` swaps the `forward` of single
-layers; parameters, their names, hooks and checkpoints stay. Whatever the kernels do not cover (no compiler, another
-platform, float64, a GPU, static graphs, second derivatives) takes Paddle's own path. Threads are OpenMP's: set
-`OMP_NUM_THREADS` to the number of cores before Paddle is imported.
+every layer writes what the next one reads again. `kernels.cc` holds direct depthwise kernels and dense convolutions as
+matrix products of the oneDNN that Paddle ships, on channel-inner tensors; a network runs as one chain of them
+(`asymmlib.fast.program`), in which batch norm and activation are applied by whoever reads. `accelerate` swaps the
+`forward` of networks and of single layers (`asymmlib.fast.layers` knows which), and an optimiser's update; parameters,
+their names, hooks and checkpoints stay. Whatever the kernels do not cover (no compiler, another platform, float64, a
+GPU, static graphs, second derivatives) takes Paddle's own path. Threads are OpenMP's: set `OMP_NUM_THREADS` to the
+number of cores before Paddle is imported.
 """
 import functools
 import types
@@ -16,20 +17,25 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
+from paddle.vision import models
+from paddle.vision.models import mobilenetv2, mobilenetv3, resnet
 
-from asymmlib.fast.kernels import ACTIVATIONS, Stage, covers, library, run_chain, say_once, suits
+from asymmlib.fast.kernels import Block, Stage, library, run_chain, say_once, suits
+from asymmlib.fast.layers import run, run_alone
 from asymmlib.fast.native import give_signals_a_stack, tune_malloc
-from asymmlib.network import AsymmetricalBottleneck, ConvBNAct, SqueezeExcitation
+from asymmlib.fast.optimizer import fuse, release_gradients, unfuse
+from asymmlib.network import AsymmetricalBottleneck, AsymmNet, ConvBNAct
 
 __all__ = ["accelerate", "is_accelerated", "restore"]
 
 Model = TypeVar("Model", nn.Layer, paddle.Model)
 
 
-def accelerate(model: Model, enabled: bool = True) -> Model:
+def accelerate(model: Model, enabled: bool = True, optimizer: paddle.optimizer.Optimizer | None = None) -> Model:
     """Put the fast kernels under a `paddle.nn.Layer` (or `paddle.Model`), in place, and return it.
 
-    Results equal Paddle's up to rounding. `enabled=False` is `restore(model)`. Where the kernels cannot be had, a
+    Results equal Paddle's up to rounding; those of an `optimizer` (a model's own, or the one given) to the bit. Cleared
+    gradients are gone, not zero. `enabled=False` is `restore(model)`. Where the kernels cannot be had, a
     warning says why, once, and the model stays as it was. Raises `TypeError` for anything but a model.
     """
     restore(model)
@@ -40,6 +46,11 @@ def accelerate(model: Model, enabled: bool = True) -> Model:
             forward = _FORWARDS.get(type(layer).forward)
             if forward and "forward" not in vars(layer):
                 layer.forward = types.MethodType(forward, layer)  # a method of the copy after copy.deepcopy
+        if is_accelerated(model):
+            network = _layers(model)[0]
+            network.clear_gradients = types.MethodType(_clear_gradients, network)
+            for used in (optimizer, getattr(model, "_optimizer", None)):
+                fuse(used)
     return model
 
 
@@ -47,12 +58,19 @@ def restore(model: Model) -> Model:
     """Undo `accelerate`; return the model. Do this before exporting it as a static graph."""
     for layer in filter(_swapped, _layers(model)):
         del layer.forward
+    vars(_layers(model)[0]).pop("clear_gradients", None)
+    if getattr(model, "_optimizer", None) is not None:
+        unfuse(model._optimizer)
     return model
 
 
 def is_accelerated(model: nn.Layer | paddle.Model) -> bool:
     """Whether any layer of a model runs on the fast kernels."""
     return any(map(_swapped, _layers(model)))
+
+
+def _clear_gradients(self):
+    release_gradients(self.parameters())
 
 
 def _swapped(layer):
@@ -66,51 +84,37 @@ def _layers(model):
     return network.sublayers(include_self=True)
 
 
-# What `forward` becomes. Each falls back on the method of its class.
-def _conv2d(self, x):
-    stages = [Stage(self)]
-    return run_chain(x, stages) if covers(stages, x) else nn.Conv2D.forward(self, x)
-
-
-def _conv_bn_act(self, x):
-    stages = [Stage(self.conv, self.bn, self.activation)]
-    known = _transparent(self.conv, self.bn) and covers(stages, x)
-    return run_chain(x, stages) if known else ConvBNAct.forward(self, x)
+# What `forward` becomes. Networks run from end to end, as far as the kernels know them; a layer by itself falls back on
+# the method of its class.
+def _alone(kind):
+    def forward(self, x):
+        y = run_alone(x, self)
+        return kind.forward(self, x) if y is None else y
+    return forward
 
 
 def _sequence(self, x):
-    layers = list(self._sub_layers.values())
-    while layers:
-        conv, bn, act = [*layers, None, None][:3]
-        stages, used = [], 1
-        if type(bn) is nn.BatchNorm2D and type(conv) is nn.Conv2D and _transparent(conv, bn):
-            activation = type(act) if type(act) in ACTIVATIONS and _transparent(act) else None
-            stages, used = [Stage(conv, bn, activation)], 3 if activation else 2
-        known = stages and covers(stages, x)
-        x, layers = (run_chain(x, stages), layers[used:]) if known else (conv(x), layers[1:])
-    return x
+    return run(x, *self._sub_layers.values())
 
 
-def _bottleneck(self, x):
-    stages, se, raw = _stages(self), self.se, {}
-    if not stages or not covers(stages, x):
-        return AsymmetricalBottleneck.forward(self, x)
-    more = {"residual": x} if self.plan.shortcut else {}
-    if se is None:
-        return run_chain(x, stages, **more)
-    y, means = run_chain(x, stages[:-1], pooled=raw)
-    factor = F.hardsigmoid(se.restore(F.relu(se.reduce(means))))
-    return run_chain(y, stages[-1:], raw=raw, factor=factor.astype(x.dtype), **more)
+def _asymmnet(self, x):
+    x = run(x, self.stem, *self.blocks, self.head, self.pool)
+    return self.classifier(self.dropout(F.hardswish(self.features(x)).flatten(1)))
 
 
-def _stages(block):
-    """The stages of a bottleneck; none where a part was exchanged or has a hook, which a chain would pass by."""
-    parts = [part for part in (block.expand, block.depthwise, block.project) if part is not None]
-    own = all(type(part) is ConvBNAct for part in parts) and type(block.se) in (type(None), SqueezeExcitation)
-    if not own or not _transparent(*block.sublayers()):
-        return []
-    return [Stage(part.conv, part.bn, part.activation, block.plan.copies if part is block.depthwise else 0)
-            for part in parts]
+def _mobilenet_v2(self, x):
+    x = run(x, self.features, *([self.pool2d_avg] if self.with_pool else []))
+    return self.classifier(x.flatten(1)) if self.num_classes > 0 else x
+
+
+def _mobilenet_v3(self, x):
+    x = run(x, self.conv, self.blocks, self.lastconv, *([self.avgpool] if self.with_pool else []))
+    return self.classifier(x.flatten(1)) if self.num_classes > 0 else x
+
+
+def _resnet_block(self, x):
+    y = run(x, self.conv1, self.bn1, self.relu, self.conv2, self.bn2, self.relu, self.conv3, self.bn3)
+    return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
 def _average(self, x):
@@ -120,14 +124,12 @@ def _average(self, x):
     return paddle.matmul(x.reshape([-1, area]), paddle.full([area, 1], 1 / area)).reshape([*x.shape[:2], 1, 1])
 
 
-def _transparent(*layers):
-    """Whether nobody would notice that these layers are not called: they have no hooks."""
-    return not any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
-
-
 _FORWARDS = {
-    nn.Conv2D.forward: _conv2d, nn.Sequential.forward: _sequence, nn.AdaptiveAvgPool2D.forward: _average,
-    ConvBNAct.forward: _conv_bn_act, AsymmetricalBottleneck.forward: _bottleneck,
+    nn.Sequential.forward: _sequence, nn.AdaptiveAvgPool2D.forward: _average, AsymmNet.forward: _asymmnet,
+    resnet.BottleneckBlock.forward: _resnet_block, models.MobileNetV2.forward: _mobilenet_v2,
+    models.MobileNetV3Large.forward: _mobilenet_v3,
+    **{kind.forward: _alone(kind) for kind in (
+        nn.Conv2D, ConvBNAct, AsymmetricalBottleneck, mobilenetv2.InvertedResidual, mobilenetv3.InvertedResidual)},
 }
 
 
@@ -143,7 +145,7 @@ def _ready():
             conv = nn.Conv2D(8, 8, kernel, stride, kernel // 2, groups=groups, bias_attr=False,
                              weight_attr=nn.initializer.Assign(weight))
             bn, results = nn.BatchNorm2D(8), []
-            for y in run_chain(x, [Stage(conv, bn, "relu")]), F.relu(bn(conv(x))):
+            for y in run_chain(x, [Block((Stage(conv, bn, "relu"),))]), F.relu(bn(conv(x))):
                 results.append([y, *paddle.grad((y * y).sum(), [x, conv.weight, bn.weight, bn.bias])])
             if not all(np.allclose(ours, theirs, rtol=1e-3, atol=1e-3) for ours, theirs in zip(*results, strict=True)):
                 say_once("the compiled kernels give wrong results on this machine")

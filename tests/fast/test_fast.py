@@ -8,6 +8,7 @@ import pytest
 from paddle import nn
 
 from asymmlib import fast
+from asymmlib.fast import optimizer
 from asymmlib.models import create_model
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no g++ here: the stock path is all there is")
@@ -52,3 +53,54 @@ def agrees(name, settings, seed):
     truth = step(exact, pictures.astype("float64"), labels)
     return all(distance(ours, true) < max(1e-5, 3 * distance(theirs, true)) for ours, theirs, true in zip(
         step(quick, pictures, labels), step(stock, pictures, labels), truth, strict=True))
+
+
+def trained(fused, nesterov, decay):
+    """Parameters and optimiser's state, as arrays, after some steps; the number of updates at once."""
+    paddle.seed(1)
+    network = nn.Sequential(nn.Linear(37, 301), nn.BatchNorm1D(301), nn.Linear(301, 5))
+    network[0].bias.regularizer = paddle.regularizer.L2Decay(0.0)
+    rate = paddle.optimizer.lr.ExponentialDecay(0.03, 0.7)
+    used = paddle.optimizer.Momentum(rate, 0.9, network.parameters(), nesterov, weight_decay=decay)
+    if fused:
+        optimizer.fuse(used)
+    for x in paddle.randn([4, 16, 37]):
+        network(x).square().mean().backward()
+        used.step()
+        used.clear_grad()
+        rate.step()
+    return {name: tensor.numpy() for name, tensor in (*network.state_dict().items(), *used.state_dict().items())
+            if isinstance(tensor, paddle.Tensor)}
+
+
+@needs_compiler
+@pytest.mark.parametrize("decay", [None, 0.0, 1e-4])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_all_parameters_are_updated_at_once_to_the_bit(monkeypatch, nesterov, decay):
+    calls, work = [], optimizer._work
+    monkeypatch.setattr(optimizer, "_work", lambda *given: calls.append(bool(found := work(*given))) or found)
+    with paddle.utils.unique_name.guard():
+        stock = trained(False, nesterov, decay)
+    with paddle.utils.unique_name.guard():
+        quick = trained(True, nesterov, decay)
+    assert calls == [False, True, True, True]  # Paddle's own first step makes the state
+    assert stock.keys() == quick.keys() and all(np.array_equal(stock[name], quick[name]) for name in stock)
+
+
+@needs_compiler
+@pytest.mark.parametrize("settings", [{"grad_clip": nn.ClipGradByNorm(1.0)}, {"rescale_grad": 0.5},
+                                      {"weight_decay": paddle.regularizer.L1Decay(1e-3)}])
+def test_updates_that_the_kernel_does_not_know_are_left_to_paddle(settings):
+    results = []
+    for fused in (False, True):
+        paddle.seed(1)
+        layer = nn.Linear(3, 4)
+        used = paddle.optimizer.Momentum(0.1, parameters=layer.parameters(), **settings)
+        if fused:
+            optimizer.fuse(used)
+        for _ in range(3):
+            layer(paddle.ones([2, 3])).square().sum().backward()
+            used.step()
+            used.clear_grad()
+        results.append(layer.weight.numpy())
+    assert np.array_equal(*results)

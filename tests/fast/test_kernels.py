@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paddle import nn
+from paddle.vision.models import resnet
 
 from asymmbook.checkout import project_root
 from asymmlib import fast
-from asymmlib.fast import kernels
+from asymmlib.fast import kernels, layers
 from asymmlib.fast.kernels import library, run_chain, say_once
+from asymmlib.models import create_model
 from asymmlib.network import AsymmetricalBottleneck, BlockPlan, ConvBNAct, SqueezeExcitation
 
 needs_kernels = pytest.mark.skipif(library() is None, reason="no kernels here: the stock path is all there is")
@@ -74,9 +76,7 @@ def agree(layer, shapes, picture_gradient=True, as_good_as_stock=False):
 @given(n=st.integers(1, 4), c=st.integers(1, 9), h=sides, w=sides, kernel=st.sampled_from([3, 5]),
        stride=st.sampled_from([1, 2]))
 def test_depthwise(n, c, h, w, kernel, stride):
-    layer = nn.Conv2D(c, c, kernel, stride, kernel // 2, groups=c)
-    if c > 1:  # groups=1 with a K x K kernel is Paddle's
-        agree(layer, [(n, c, h, w)])
+    agree(nn.Conv2D(c, c, kernel, stride, kernel // 2, groups=c), [(n, c, h, w)])
 
 
 def plan(c_in, new, copies, out, kernel, stride, se):
@@ -105,19 +105,47 @@ def test_bottleneck_whose_concatenation_and_inner_outputs_are_never_made(plan, n
     agree(block, [(n, plan.c_in, h, w)], as_good_as_stock=True)
 
 
+@pytest.fixture
+def chains(monkeypatch):
+    """The chains that run: for each the numbers of stages of its blocks."""
+    found = []
+    monkeypatch.setattr(layers, "run_chain", lambda x, blocks: (found.append([len(block.stages) for block in blocks]),
+                                                                run_chain(x, blocks))[1])
+    return found
+
+
 @needs_kernels
-@pytest.mark.parametrize(("copies", "se", "wanted"), [(0, False, [3]), (1, False, [3]), (1, True, [2, 1, 1, 1])])
-def test_a_bottleneck_is_a_chain_and_leaves_the_gradient_it_is_given_alone(monkeypatch, copies, se, wanted):
-    chains = []
-    monkeypatch.setattr(fast, "run_chain", lambda x, stages, **more: (chains.append(len(stages)),
-                                                                     run_chain(x, stages, **more))[1])
+@pytest.mark.parametrize(("copies", "se"), [(0, False), (1, False), (1, True)])
+def test_a_bottleneck_is_a_chain_and_leaves_the_gradient_it_is_given_alone(chains, copies, se):
     layer, x = fast.accelerate(AsymmetricalBottleneck(plan(4, 8, copies, 4, 3, 1, se))), paddle.randn([2, 4, 9, 9])
     x.stop_gradient = False
     z = layer(x * 1.0)
     given = paddle.randn(z.shape)
     before = given.numpy().copy()
     z.backward(given)
-    assert chains == wanted and np.array_equal(given.numpy(), before)
+    assert chains == [[3]] and np.array_equal(given.numpy(), before)
+
+
+@needs_kernels
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bottleneck_of_resnet(chains, stride):
+    paddle.seed(1)
+    shortcut = nn.Sequential(nn.Conv2D(8, 16, 1, stride, bias_attr=False), nn.BatchNorm2D(16))
+    agree(resnet.BottleneckBlock(8, 4, stride, shortcut), [(4, 8, 14, 13)], as_good_as_stock=True)
+    assert chains == [[1, 1, 1], [1]]
+
+
+@needs_kernels
+@pytest.mark.parametrize(("name", "wanted"), [("asymmnet_small", 14), ("mobilenet_v2", 20), ("mobilenet_v3_large", 18)])
+def test_a_network_is_one_chain_and_a_hook_leaves_its_block_to_paddle(chains, name, wanted):
+    network = fast.accelerate(inferring(create_model(name, 4)))
+    x, called = paddle.randn([2, 3, 32, 32]), []
+    usual, found = network(x).numpy(), chains.copy()
+    assert len(found[0]) == wanted
+    norms = [layer for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D)]
+    norms[len(norms) // 2].register_forward_post_hook(lambda *_: called.append(1))
+    assert np.allclose(network(x).numpy(), usual, atol=1e-4 * np.abs(usual).max()) and called == [1]
+    assert len(chains) > 2 * len(found)
 
 
 @needs_kernels
@@ -137,6 +165,14 @@ def test_hooks_and_exchanged_parts_of_a_bottleneck_are_called():
 @given(n=st.integers(1, 6), c_in=st.integers(1, 40), c_out=st.integers(1, 40), h=sides, w=sides)
 def test_pointwise(n, c_in, c_out, h, w):
     agree(nn.Conv2D(c_in, c_out, 1), [(n, c_in, h, w)])
+
+
+@needs_kernels
+@few
+@given(n=st.integers(1, 3), c_in=st.integers(1, 9), c_out=st.integers(1, 9), h=sides, w=sides,
+       kernel=st.sampled_from([1, 3, 5, 7]), stride=st.integers(1, 3))
+def test_dense(n, c_in, c_out, h, w, kernel, stride):
+    agree(nn.Conv2D(c_in, c_out, kernel, stride, kernel // 2), [(n, c_in, h, w)])
 
 
 @needs_kernels

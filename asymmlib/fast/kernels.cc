@@ -332,7 +332,8 @@ template <int A, int B, int L> void correlate(const float* s, Int s_row, Int s_s
       const float* p = s + r * s_row + c * s_step;
       Vec<L> sum = w[0] * vec<L>(p);
 #pragma GCC unroll 25
-      for (int t = 1; t < A * B; t++) sum += w[t] * vec<L>(p + t / B * tap_row + t % B * L);
+      for (int t = 1; t < A * B; t++)
+        sum += w[t] * vec<L>(p + t / B * tap_row + t % B * L);
       vec<L>(d + r * d_row + c * d_step) = sum;
     }
 }

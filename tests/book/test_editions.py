@@ -28,7 +28,6 @@ from asymmbook.pages.notebook import run_of, start
 LANGUAGE = "zh_CN"
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
 FOLDER = project_root() / "locale" / LANGUAGE / "LC_MESSAGES"
-PENDING = re.compile("0[5-9]_")  # stored before figures were drawn twice: goes with the next `make notebooks`
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 HAN = re.compile("[\u4e00-\u9fff]")
 
@@ -220,8 +219,6 @@ def test_both_editions_show_the_same_numbers(path):
 
 
 def test_every_drawing_has_its_twin(path):
-    if PENDING.match(path.name):
-        pytest.skip("stored before figures were drawn twice")
     drawn = [(place, output) for place, _, output in coverage.outputs(path)
              if set(PICTURES) & set(output.get("data", ()))]
     for place, output in drawn:
@@ -236,8 +233,6 @@ def test_every_drawing_has_its_twin(path):
 
 def test_a_drawing_and_its_twin_show_the_same(path):
     """Nearly the same size, and mostly the same pixels where nothing but words differs."""
-    if PENDING.match(path.name):
-        pytest.skip("stored before figures were drawn twice")
     for place, _, output in coverage.outputs(path):
         made = output.get("metadata", {}).get(TWINS, {}).get(LANGUAGE, {})
         for kind in set(PICTURES) & set(made):
@@ -249,8 +244,7 @@ def test_a_drawing_and_its_twin_show_the_same(path):
 
 
 def test_all_notebooks_are_stored_by_one_run():
-    runs = {path.name: run_of(json.loads(path.read_text(encoding="utf-8"))) for path in NOTEBOOKS
-            if not PENDING.match(path.name)}
+    runs = {path.name: run_of(json.loads(path.read_text(encoding="utf-8"))) for path in NOTEBOOKS}
     assert runs and all(len(found) == 1 for found in runs.values()), f"make notebooks stores them all: {runs}"
     assert len({found[0] for found in runs.values()}) == 1, f"by several runs: {runs}; make notebooks"
     assert "dirty" not in str(runs), "stored by code that no commit has"

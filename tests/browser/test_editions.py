@@ -11,7 +11,8 @@ SITE = project_root() / "_build" / "html"
 PAGES = sorted(path.relative_to(SITE).as_posix() for folder in ("zh/book", "zh/notebooks")
                for path in (SITE / folder).glob("*.html"))
 PACKAGES = "zh/book/trust.html"  # its table of licences names packages
-OWN = "script, style, code, math, .live, .explorer, .stderr"  # code, what brings words of its own, and no output
+# code, what brings words of its own, and no output
+OWN = "script, style, code, math, .highlight, .live, .explorer, .stderr"
 
 
 def outputs(page):

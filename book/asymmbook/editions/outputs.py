@@ -21,6 +21,7 @@ COLUMNS = 79  # that a page shows at its usual width
 LINES = 6  # over which a printed sentence may run
 LEAD = re.compile(r"(\s*(?:(?:[-*] |#+ |\d+\. )\s*)?)(.*)")
 CELL = re.compile(r"(<(?:th|td|caption)\b[^>]*>)([^<>]+)(?=</)")
+CODE = re.compile(r"(`{3,})\w+")  # with the name of a language: code stays as it is
 FENCE = re.compile(r"(\s*(?::{3,}|`{3,})(?:\{[\w-]+\})?\s*)(.*)")
 
 Say = Callable[[str], str]
@@ -74,9 +75,13 @@ def in_markdown(text: str, words: Catalogue) -> str:
 
 
 def _markdown(text, say):
+    code = ""  # the sign that ends the block of code that we are in
     for lines in _blocks(text):
         fence = FENCE.fullmatch(lines[0])
-        if fence:
+        if code or CODE.fullmatch(lines[0]):
+            code = "" if code and lines[0].strip() == code else code or CODE.fullmatch(lines[0])[1]
+            yield "\n".join(lines)
+        elif fence:
             yield fence[1] + (say(fence[2]) if fence[2] else "")
         elif lines[0].startswith("|"):
             yield "|".join(f" {say(cell.strip())} " if cell.strip() else cell for cell in lines[0].split("|"))

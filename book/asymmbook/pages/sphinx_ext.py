@@ -22,6 +22,8 @@ __all__ = ["add_keywords", "describe", "keep_words_private", "read_keywords", "s
 COLUMNS = {"zh_CN": "chinese"}  # of book/keywords.csv, for languages other than English
 LENGTH = 155  # characters that search engines show
 LABELLED = re.compile(r"\s*<strong>[^<]*(?:[:：]</strong>|</strong>\s*[:：])(.*?)(?=<strong>|$)", re.S)
+# The lines of a long signature: Sphinx makes them a list of definitions without terms, which is none
+SIGNATURE_LINES = re.compile(r'<dl>\s*<dd><em class="sig-param">.*?</dl>', re.S)
 CITATION = re.compile(r"\s*<span[^>]*>\[(?:<a [^>]*>[^<]*</a>[,\s]*)+\]</span>")
 # What a page may load and whom it may ask: the site itself, also when it is opened as a file. Scripts within the page
 # are the theme's. A page that says more, such as the live one, has its own.
@@ -95,17 +97,22 @@ def _add_tag(context, tag):
 def _finish_page(app, pagename, templatename, context, doctree):
     if "Content-Security-Policy" not in context.get("metatags", ""):
         _add_tag(context, f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">')
+    context["body"] = SIGNATURE_LINES.sub(_as_blocks, context.get("body") or "")
     unwanted = tuple(_unwanted(context, pagename))
     for kind in ("script_files", "css_files"):
         context[kind] = [file for file in context.get(kind, ())
                          if not any(word in _words(file).lower() for word in unwanted)]
 
 
+def _as_blocks(lines):
+    return re.sub(r"<(/?)d[ld]>", r"<\1div>", lines[0])
+
+
 def _unwanted(context, pagename):
     """Words in the names of scripts and styles that this page does without."""
     yield "thebe"
     if pagename != "search":
-        yield "static/search"
+        yield "static/search.js"
     # MathJax and its fonts are a third of a megabyte even when compressed: only where there are formulas
     if 'class="math' not in (context.get("body") or ""):
         yield "mathjax/"

@@ -100,8 +100,10 @@ def _untranslated(options):
     Pages are those of the last `make executed`.
     """
     from asymmbook.editions.coverage import untranslated
-    for place, text, words in untranslated("zh_CN"):
+    left = list(untranslated("zh_CN"))
+    for place, text, words in left:
         print(place, ", ".join(words), text, sep="\n    ")
+    print(f"{len(left)} texts are not wholly translated")
 
 
 def _pdf_options(command):

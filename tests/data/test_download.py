@@ -219,7 +219,7 @@ def test_no_right_to_write(server, tmp_path, monkeypatch, call):
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((module, "open") if call == "open" else (module.os, "replace")), refuse, raising=False)
+        patch.setattr(*((module, "open") if call == "open" else (os, "replace")), refuse, raising=False)
         with pytest.raises(PermissionError, match="cannot write in .*Permission denied.*ASYMMLIB_HOME"):
             download(server.url, tmp_path / "data.zip", MD5, progress=False)
     assert not (tmp_path / "data.zip").exists()

@@ -203,6 +203,7 @@ def test_workflow_elsewhere_runs_the_commands_of_the_readme():
     assert len(commands) == 4 and [line for line in commands if line in runs] == commands[:3]
 
 
+@pytest.mark.slow
 def test_jieba_keeps_its_cache_with_the_build(tmp_path):
     """A Chinese page, built by Sphinx with a shared temporary folder: that one stays empty."""
     pytest.importorskip("jieba")

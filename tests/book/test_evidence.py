@@ -160,6 +160,7 @@ def test_the_best_epoch_flatters(everything):
     assert findings.optimism(everything)["points"].to_numpy() == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["", "compare-asymmnet_large-asymmrate1-fair-seed0", "flaws", "compare", "laptop"])
 def test_the_page_is_made_for_any_subset_of_the_plan(tmp_path, group):
     names = {planned.name for planned in PLAN if group and planned.name.startswith(group)}

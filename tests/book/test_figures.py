@@ -134,6 +134,7 @@ def same(one, other):
                                                                                          rtol=0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_stored_drawings_are_fresh(tmp_path):
     stored = project_root() / "book" / "images"
     for path in diagrams.write_images(tmp_path):

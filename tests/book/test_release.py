@@ -114,6 +114,7 @@ def test_the_files_are_small_and_the_card_is_fresh():
     assert folder == project_root() / "weights"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", RELEASED)
 def test_the_weights_reach_what_their_card_says(caltech16, model):
     """On the real test pictures, where they are at hand: the same answers as recorded."""

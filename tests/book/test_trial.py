@@ -81,6 +81,7 @@ def test_every_test_of_the_protocol_has_its_runs_in_the_plan():
         assert sum((rows[list(part)] == pd.Series(part)).all(axis=1).sum() for part in side.rows) == side.runs, side
 
 
+@pytest.mark.slow
 def test_verdicts_from_records(monkeypatch):
     """Two networks of known accuracy and one without all its runs."""
     runs = pd.DataFrame([{"run": run.name, "group": run.group, "network": run.network, "recipe": run.recipe.name,
@@ -141,6 +142,7 @@ def test_matched_widths(width, matched):
     assert abs(wider.params / original.params - 1) < 0.03 and 1 <= original.macs / plain.macs < 1.045
 
 
+@pytest.mark.slow
 def test_ablations_cost_what_the_original_costs():
     assert set(KINDS) == set(ABLATIONS)
     with registered():
@@ -254,6 +256,7 @@ def small(home, picture_folder, monkeypatch):
     return runs
 
 
+@pytest.mark.slow
 def test_train_measure_and_record(small, home):
     assert list(trial_runner.status()["new"]) == [2, 2]
     log = trial_runner.runs_dir() / small[0].name / "log.txt"  # `work` opens it before the run begins

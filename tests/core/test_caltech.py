@@ -10,6 +10,7 @@ from asymmlib.recipes import Recipe
 from asymmlib.training import make_optimizer
 
 
+@pytest.mark.slow
 def test_counts_by_the_articles_rule(caltech16):
     assert len(caltech16.manifest) == 1817 and len(caltech16.class_names) == 16
     assert caltech16.manifest["split"].value_counts().to_dict() == {"train": 1447, "eval": 370}
@@ -22,12 +23,14 @@ def train_set(caltech16):
     return Pictures(caltech16, "train", 32)
 
 
+@pytest.mark.slow
 def test_batches_and_statistics(caltech16, train_set):
     assert len(make_loader(train_set, 32)) == 46
     assert len(make_loader(Pictures(caltech16, "eval", 32), 32)) == 12
     np.testing.assert_allclose(train_set.mean, [0.512, 0.500, 0.469], atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss(train_set):
     paddle.seed(0)
     network = asymmnet_small(num_classes=16, dropout=0.0)

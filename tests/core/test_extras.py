@@ -40,6 +40,7 @@ def test_a_command_that_cannot_do_its_job_says_so(missing, package, arguments, e
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.slow
 def test_every_module_of_the_library_loads_without_extras():
     program = (f"{block(*BLOCKED)}import pkgutil, asymmlib\n"
                "for found in pkgutil.walk_packages(asymmlib.__path__, 'asymmlib.'):\n"

@@ -222,6 +222,7 @@ def test_a_damaged_marker_of_the_sample(tmp_path, content):
         draw_sample(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_console_that_cannot_show_a_name_gets_its_code(home, tmp_path):
     import subprocess
     import sys

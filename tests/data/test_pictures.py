@@ -239,6 +239,7 @@ def test_nearly_equal_pictures_are_reported_once(home, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_pictures_without_a_pattern_are_reported_in_time(home, prepared, capsys):
     near = NearCopies()
     near.phash, near.hashes = True, [np.zeros(8, np.uint8)] * 5_000

@@ -306,6 +306,7 @@ print(tuned, (peak() - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_the_memory_settings_reserve_addresses_and_no_memory():
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, cwd=project_root())
     tuned, mebibytes = done.stdout.rsplit(maxsplit=1)

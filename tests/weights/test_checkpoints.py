@@ -158,6 +158,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_pickles_end_soon_and_small(case, tmp_path):
     (tmp_path / "x.pth").write_bytes(HOSTILE[case])

@@ -78,3 +78,19 @@ def caltech16(shared, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASYMMLIB_HOME", str(tmp_path_factory.mktemp("caltech")))
         return prepare("caltech16", archive=archive, progress=False)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """The released AsymmNet-Small."""
+    from asymmlib.runs import load_pretrained
+    return load_pretrained("asymmnet_small")
+
+
+@pytest.fixture(scope="session")
+def exported(small, tmp_path_factory):
+    """A folder with its export, bytes as input among the forms; tests only read it."""
+    from asymmlib.deploy.export import export_classifier
+    folder = tmp_path_factory.mktemp("exported")
+    export_classifier(small, folder, uint8=True)
+    return folder

@@ -37,11 +37,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def small():
-    return load_pretrained("asymmnet_small")
-
-
 def names(paths):
     return [os.path.basename(path) for path in paths]
 

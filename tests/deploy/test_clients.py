@@ -11,8 +11,6 @@ import pytest
 from asymmbook.checkout import project_root
 from asymmlib.data.sample import CLASSES, draw
 from asymmlib.deploy import engines
-from asymmlib.deploy.export import export_classifier
-from asymmlib.runs import load_pretrained
 
 CLIENT = project_root() / "book" / "clients" / "classify.py"
 NODE = CLIENT.with_suffix(".mjs")
@@ -29,18 +27,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(engines.missing("onnxrun
 
 
 @pytest.fixture(scope="module")
-def classifier():
-    return load_pretrained("asymmnet_small")
-
-
-@pytest.fixture(scope="module")
-def folder(classifier, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    export_classifier(classifier, folder, uint8=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder, paths = tmp_path_factory.mktemp("pictures"), []
     for number in range(40):
@@ -54,20 +40,20 @@ def client(model, *paths):
                           text=True, timeout=300)
 
 
-def check_answers(done, classifier, pictures, tolerance):
-    expected = classifier.predict(pictures)
+def check_answers(done, small, pictures, tolerance):
+    expected = small.predict(pictures)
     assert done.returncode == 0, done.stderr
     found = [re.fullmatch(r"(.+): (.+) ([\d.]+)%", line).groups() for line in done.stdout.splitlines()]
     assert [path for path, _, _ in found] == pictures
-    assert [label for _, label, _ in found] == [classifier.classes[index] for index in expected.argmax(axis=1)]
+    assert [label for _, label, _ in found] == [small.classes[index] for index in expected.argmax(axis=1)]
     shares = np.array([float(share) for _, _, share in found]) / 100
     np.testing.assert_allclose(shares, expected.max(axis=1), atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["model", "model-float16", "model-uint8"])
-def test_the_client_answers_as_predict_does(classifier, folder, pictures, name):
+def test_the_client_answers_as_predict_does(small, exported, pictures, name):
     """Printed are tenths of a percent."""
-    check_answers(client(folder / f"{name}.onnx", *pictures), classifier, pictures,
+    check_answers(client(exported / f"{name}.onnx", *pictures), small, pictures,
                   2e-3 if name == "model-float16" else 6e-4)
 
 
@@ -83,13 +69,13 @@ def node(tmp_path):
                                              timeout=300)
 
 
-def test_the_client_for_node_answers_as_predict_does(classifier, folder, pictures, node):
-    check_answers(node(folder, *pictures), classifier, pictures, 6e-4)
+def test_the_client_for_node_answers_as_predict_does(small, exported, pictures, node):
+    check_answers(node(exported, *pictures), small, pictures, 6e-4)
 
 
-def test_the_client_for_node_stops_by_itself(folder, pictures, node, tmp_path):
-    shutil.copytree(folder, tmp_path / "other")
-    facts = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+def test_the_client_for_node_stops_by_itself(exported, pictures, node, tmp_path):
+    shutil.copytree(exported, tmp_path / "other")
+    facts = json.loads((exported / "export.json").read_text(encoding="utf-8"))
     facts["preprocessing"]["mean"] = [0.485, 0.456, 0.406]
     (tmp_path / "other" / "export.json").write_text(json.dumps(facts), encoding="utf-8")
     done = node(tmp_path / "other", pictures[0])
@@ -97,9 +83,9 @@ def test_the_client_for_node_stops_by_itself(folder, pictures, node, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"mean": [0.485, 0.456, 0.406]}, {"std": [1.0] * 3}, {"size": [48, 64]}])
-def test_a_client_that_prepares_otherwise_stops_by_itself(folder, pictures, tmp_path, change):
+def test_a_client_that_prepares_otherwise_stops_by_itself(exported, pictures, tmp_path, change):
     import onnx
-    model = onnx.load(folder / ("model-uint8.onnx" if "size" in change else "model.onnx"))
+    model = onnx.load(exported / ("model-uint8.onnx" if "size" in change else "model.onnx"))
     for entry in model.metadata_props:
         if entry.key == "preprocessing":
             entry.value = json.dumps({**json.loads(entry.value), **change})

@@ -9,29 +9,15 @@ from PIL import Image
 
 from asymmlib.deploy import engines
 from asymmlib.deploy.description import describe, draw_reference
-from asymmlib.deploy.export import export_classifier
-from asymmlib.runs import load_pretrained
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(engines.missing("onnxruntime")),
                                                    reason="the extra `ship` is not installed")]
 SAID = ("order", "range", "resize", "filter", "mean", "std", "layout", "dtype", "output", "size")
 
 
-@pytest.fixture(scope="module")
-def classifier():
-    return load_pretrained("asymmnet_small")
-
-
-@pytest.fixture(scope="module")
-def folder(classifier, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    export_classifier(classifier, folder, uint8=True)
-    return folder
-
-
-def open_model(folder, name):
+def open_model(exported, name):
     import onnxruntime
-    session = onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported / f"{name}.onnx", providers=["CPUExecutionProvider"])
     said = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()
             if value[:1] in "[{"}
     return session, {**session.get_modelmeta().custom_metadata_map, **said}
@@ -52,8 +38,8 @@ def error(session, reference, images):
 
 
 @pytest.mark.parametrize("name", ["model", "model-float16"])
-def test_the_reference_picture_tells_right_from_wrong(folder, name):
-    session, about = open_model(folder, name)
+def test_the_reference_picture_tells_right_from_wrong(exported, name):
+    session, about = open_model(exported, name)
     reference, steps = about["reference"], about["preprocessing"]
     picture = Image.open(io.BytesIO(base64.b64decode(reference["picture"])))
     assert min(picture.size) > max(steps["size"]) and picture.size[0] != picture.size[1]
@@ -67,37 +53,37 @@ def test_the_reference_picture_tells_right_from_wrong(folder, name):
         assert error(session, reference, prepared(picture, steps, **how)) > 100 * reference["tolerance"], what
 
 
-def test_bytes_by_the_file_that_takes_them(folder):
-    session, about = open_model(folder, "model-uint8")
+def test_bytes_by_the_file_that_takes_them(exported):
+    session, about = open_model(exported, "model-uint8")
     reference, steps = about["reference"], about["preprocessing"]
     picture = Image.open(io.BytesIO(base64.b64decode(reference["picture"]))).convert("RGB")
     pixels = np.asarray(picture.resize(steps["size"][::-1], Image.Resampling.BILINEAR))[None]
     assert error(session, reference, pixels) <= reference["tolerance"]
 
 
-def test_every_file_says_what_a_client_must_know(folder, classifier):
-    facts = json.loads((folder / "export.json").read_text(encoding="utf-8"))
-    for said in (facts, open_model(folder, "model")[1], open_model(folder, "model-float16")[1]):
-        assert set(SAID) <= set(said["preprocessing"]) and said["classes"] == list(classifier.classes)
-        assert said["preprocessing"] == classifier.preprocessing and said["licence"] == "MIT"
+def test_every_file_says_what_a_client_must_know(exported, small):
+    facts = json.loads((exported / "export.json").read_text(encoding="utf-8"))
+    for said in (facts, open_model(exported, "model")[1], open_model(exported, "model-float16")[1]):
+        assert set(SAID) <= set(said["preprocessing"]) and said["classes"] == list(small.classes)
+        assert said["preprocessing"] == small.preprocessing and said["licence"] == "MIT"
         assert said["training_data"] == {"name": "caltech16", "train_pictures": 1081,
-                                         "manifest_sha256": classifier.provenance["manifest_sha256"]}
+                                         "manifest_sha256": small.provenance["manifest_sha256"]}
     assert facts["reference"]["picture"] == "reference.png"
-    assert Image.open(folder / "reference.png").format == "PNG"
+    assert Image.open(exported / "reference.png").format == "PNG"
 
 
-def test_a_shipped_model_answers_as_predict_does(folder, classifier):
-    session, about = open_model(folder, "model")
-    images = prepared(Image.open(folder / "reference.png"), about["preprocessing"])
+def test_a_shipped_model_answers_as_predict_does(exported, small):
+    session, about = open_model(exported, "model")
+    images = prepared(Image.open(exported / "reference.png"), about["preprocessing"])
     logits = session.run(None, {session.get_inputs()[0].name: images})[0][0].astype(np.float64)
     shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    np.testing.assert_allclose(shares, classifier.predict([folder / "reference.png"])[0], atol=1e-4)
+    np.testing.assert_allclose(shares, small.predict([exported / "reference.png"])[0], atol=1e-4)
 
 
-def test_the_reference_is_small_and_its_threshold_is_said(tmp_path, classifier):
+def test_the_reference_is_small_and_its_threshold_is_said(tmp_path, small):
     from dataclasses import replace
     for size in (32, 64, 224, 1024):
         assert draw_reference(tmp_path, size).stat().st_size < 120_000, size
-    assert "none_below" not in describe(classifier)
-    sure = replace(classifier, provenance={**classifier.provenance, "none_below": 0.4})
+    assert "none_below" not in describe(small)
+    sure = replace(small, provenance={**small.provenance, "none_below": 0.4})
     assert describe(sure)["none_below"] == 0.4

@@ -145,12 +145,11 @@ def load_pretrained(name: str, folder: Path | str | None = None) -> Classifier:
 def _classifier(name, info, image_size, path, licence, provenance, record=None, folder=None):
     """A `Classifier` of what a card or a run.json says, with the weights of a file."""
     from asymmlib.models import create_model, treat
-    from asymmlib.weights.own import check_pictures, load_weights
-    check_pictures(path, {**info, "size": image_size})
+    from asymmlib.weights.own import load_weights
     network = create_model(info["model"], len(info["classes"]), **info["settings"])
     norm = info.get("recipe", {}).get("norm", BEFORE["norm"])  # no weight, yet part of what the network computes
     treat(network, "as-built", norm)
-    load_weights(network, path)
+    load_weights(network, path, pictures={**info, "size": image_size})
     network.eval()
     return Classifier(name, info["model"], network, tuple(info["classes"]), image_size, tuple(info["mean"]),
                       tuple(info["std"]), licence, provenance, record, folder)
@@ -246,11 +245,21 @@ def find_run(name: Path | str) -> Run:
 
     Raises `ValueError` where its run.json is damaged or not of a run.
     """
-    for folder in (runs_dir() / str(name), Path(name)):
-        if has_file(folder / "run.json"):
-            return Run(folder, _read_info(folder / "run.json"))
-    known = ", ".join(sorted(path.parent.name for path in runs_dir().glob("*/run.json")))
-    raise FileNotFoundError(f"no run {str(name)!r}; known: {known or 'none yet; python -m asymmlib train makes one'}")
+    folder = recorded_folder(name)
+    if folder is None:
+        known = ", ".join(known_runs()) or "none yet; python -m asymmlib train makes one"
+        raise FileNotFoundError(f"no run {str(name)!r}; known: {known}")
+    return Run(folder, _read_info(folder / "run.json"))
+
+
+def recorded_folder(name: Path | str) -> Path | None:
+    """The folder of the run that a name or path means; None where there is none."""
+    return next((folder for folder in (runs_dir() / str(name), Path(name)) if has_file(folder / "run.json")), None)
+
+
+def known_runs() -> list[str]:
+    """Names of the folders in the runs' folder that hold a record, sorted."""
+    return sorted(path.parent.name for path in runs_dir().glob("*/run.json"))
 
 
 def _read_info(path):

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asymmlib.base.files import checksum
-from asymmlib.base.folders import runs_dir
-from asymmlib.runs import LICENCE, Classifier, find_run, load_pretrained
+from asymmlib.runs import LICENCE, Classifier, find_run, known_runs, load_pretrained, recorded_folder
 from asymmlib.weights.released import RELEASED, best_available
 
 __all__ = ["EPOCH", "EPOCHS", "open_classifier"]
@@ -38,7 +37,7 @@ def open_classifier(source: Path | str | None = None, epoch: str | None = None) 
     """
     if source is None:
         return _no_epoch(load_pretrained(best_available()), epoch)
-    path, run, released = Path(source), _run_folder(source), str(source) in RELEASED
+    path, run, released = Path(source), recorded_folder(source), str(source) in RELEASED
     if run and released:
         raise ValueError(f"{source} is a run of yours and the name of a released network: give the run as {run}, the "
                          f"network as the path of its file, {source}.safetensors")
@@ -58,14 +57,6 @@ def open_classifier(source: Path | str | None = None, epoch: str | None = None) 
     raise FileNotFoundError(_nothing(source))
 
 
-def _run_folder(source):
-    """The folder of the run that a name means, None where there is none."""
-    for folder in (runs_dir() / str(source), Path(source)):
-        if (folder / "run.json").is_file():
-            return folder
-    return None
-
-
 def _no_epoch(classifier, epoch):
     if epoch is not None:
         raise ValueError(f"{classifier.name} is no run, so there is no {epoch} epoch to choose: leave --weights away")
@@ -73,10 +64,10 @@ def _no_epoch(classifier, epoch):
 
 
 def _nothing(source):
-    runs = ", ".join(sorted(path.parent.name for path in runs_dir().glob("*/run.json")))
     folder = " is a folder without a run.json:" if Path(source).is_dir() else ":"
     return (f"{source}{folder} no run, no released network and no file of weights is called so. Runs: "
-            f"{runs or 'none'}; released: {', '.join(RELEASED)}; files: .safetensors of ours, and what convert reads")
+            f"{', '.join(known_runs()) or 'none'}; released: {', '.join(RELEASED)}; files: .safetensors of ours, and "
+            "what convert reads")
 
 
 def _of_file(path: Path) -> Classifier:

@@ -17,8 +17,8 @@ from safetensors.numpy import save
 from asymmlib.base.files import READ_ERRORS, atomic_write, open_regular
 from asymmlib.weights.settings import PICTURES, SETTINGS, check_network, complete, read_settings
 
-__all__ = ["DAMAGE", "check_pictures", "digest", "fill", "load_weights", "pack_tensors", "read_safetensors",
-           "save_tensors", "save_weights", "tensors_of", "unpack_tensors"]
+__all__ = ["DAMAGE", "digest", "fill", "load_weights", "pack_tensors", "read_safetensors", "save_tensors",
+           "save_weights", "tensors_of", "unpack_tensors"]
 
 DIGEST = "content_sha256"  # in the metadata
 MOST = 20  # problems that are listed
@@ -77,23 +77,26 @@ def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> st
     return found.hexdigest()
 
 
-def load_weights(network: nn.Layer, path: Path | str, new_head: bool = False) -> None:
+def load_weights(network: nn.Layer, path: Path | str, new_head: bool = False,
+                 pictures: Mapping[str, Any] | None = None) -> None:
     """Load a safetensors file made by `save_weights`; float16 becomes float32.
 
     new_head: leave the last linear layer as it is, whatever the file holds for it, to start from a network that knew
-    other classes. Raises `FileNotFoundError` for a missing file and `ValueError` for one that is no safetensors file,
-    is of another network by its settings, or has missing, unexpected or wrongly shaped entries: all are named at once,
-    and nothing is loaded then.
+    other classes. pictures: what a record says of "classes", "size", "mean" and "std", as far as it is known.
+    Raises `FileNotFoundError` for a missing file and `ValueError` for one that is no safetensors file, says other
+    things of its pictures, is of another network by its settings, or has missing, unexpected or wrongly shaped entries:
+    all are named at once, and nothing is loaded then.
     """
     tensors, metadata = read_safetensors(path)
-    check_network(network, read_settings(metadata, path), path)
+    settings = read_settings(metadata, path)
+    _check_pictures(settings, pictures or {}, path)
+    check_network(network, settings, path)
     own = {name: name for name in network.state_dict()}
     fill(network, tensors, own, path, new_head)
 
 
-def check_pictures(path: Path | str, expected: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where a file of weights says other "classes", "size", "mean" or "std" than are expected."""
-    settings = read_settings(read_safetensors(path)[1], path)
+def _check_pictures(settings, expected, path):
+    """Raise `ValueError` where a file's settings say other "classes", "size", "mean" or "std" than are expected."""
     for key in PICTURES:
         said, wanted = settings.get(key), expected.get(key)
         if isinstance(said, int) and isinstance(wanted, Sized):

@@ -21,7 +21,7 @@ from asymmlib.weights.convert import convert, start_from
 from asymmlib.weights.find import find_network
 from asymmlib.weights.names import NAMINGS, network_names
 from asymmlib.weights.official import export_official, load_official, read_tensors
-from asymmlib.weights.own import check_pictures, load_weights, read_safetensors, save_tensors, save_weights
+from asymmlib.weights.own import load_weights, read_safetensors, save_tensors, save_weights
 from asymmlib.weights.pickles import Made, Name, run_pickle
 from asymmlib.weights.settings import marks
 from asymmlib.weights.solve import solve
@@ -260,10 +260,10 @@ def test_other_settings_are_refused(tmp_path):
                            (create_model("mobilenet_v2", 3), "this network is MobileNetV2")):
         with pytest.raises(ValueError, match=message):
             load_weights(other, path)
-    check_pictures(path, {"classes": ["a", "b", "c"], "size": 64, "mean": [0.5] * 3, "std": [1.0] * 3})
+    load_weights(network, path, pictures={"classes": ["a", "b", "c"], "size": 64, "mean": [0.5] * 3, "std": [1.0] * 3})
     for said in ({"classes": ["a", "c", "b"]}, {"size": 32}, {"mean": [0.4, 0.5, 0.5]}):
         with pytest.raises(ValueError, match=f"was trained with {next(iter(said))}"):
-            check_pictures(path, said)
+            load_weights(network, path, pictures=said)
     for odd in ("[", "3", '{"variant": "huge"}', '{"classes": [1]}', '{"classes": 1.5}'):
         save_tensors(load_file(path), tmp_path / "odd.safetensors", {"settings": odd})
         with pytest.raises(ValueError, match=r"odd\.safetensors: its settings are damaged"):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from asymmbook.checkout import project_root
 from asymmbook.pages import live
+from asymmbook.pages.browser import chromium, find_chromium
 from asymmlib.base.extras import missing_package
 from asymmlib.base.files import checksum
 from asymmlib.data.pictures import decode, load_picture, normalise
@@ -87,15 +88,11 @@ def site(shown, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not path:
+    pytest.importorskip("playwright.sync_api")
+    if find_chromium() is None:
         pytest.skip("no Chromium here: the page is not tried in a browser")
-    arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 """The book as a PDF: what is printed, and that it is."""
 import re
-import shutil
 
 import pytest
 
 from asymmbook.pages import pdf
+from asymmbook.pages.browser import find_chromium
 
 
 def test_addresses_start_at_the_folder_of_the_page():
@@ -21,7 +21,7 @@ def test_a_page_that_is_not_built_is_named(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_a_page_is_printed_with_numbers_and_outline(tmp_path):
     pytest.importorskip("playwright")
-    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+    if find_chromium() is None:
         pytest.skip("no Chromium here; on Debian: apt install chromium")
     page = tmp_path / "page.html"
     page.write_text("<h1>One</h1><p style='break-after: page'>text</p><h1>Two</h1>", encoding="utf-8")

@@ -1,10 +1,10 @@
 """VisualDL's page, as notebook 3 shows it."""
 import os
-import shutil
 
 import pytest
 from PIL import Image
 
+from asymmbook.pages.browser import find_chromium
 from asymmbook.pages.visualdl import HEIGHT, PATTERNS, WIDTH, find_runs, photograph
 
 
@@ -27,7 +27,7 @@ def test_missing_runs_are_named(tmp_path):
 @pytest.mark.skipif(os.environ.get("ASYMMLIB_MUTANTS") != "all", reason="most of a minute: `make mutants` does it, too")
 def test_the_page_is_photographed(tmp_path, monkeypatch):
     pytest.importorskip("playwright")
-    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+    if find_chromium() is None:
         pytest.skip("no Chromium here; on Debian: apt install chromium")
     write_curves(tmp_path / "runs")
     monkeypatch.setenv("ASYMMLIB_RUNS", str(tmp_path / "runs"))

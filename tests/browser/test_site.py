@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from asymmbook.checkout import project_root
+from asymmbook.pages import browser
 from asymmlib.complexity import formula
 from asymmlib.recipes import Recipe
 
@@ -148,14 +149,11 @@ def raw_names():
 def chromium():
     if not PAGES:
         pytest.skip("no built site in _build/html: run `make site` first")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if browser.find_chromium() is None:
         pytest.skip("no Chromium here; on Debian: apt install chromium")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", CUT])
-        yield browser
-        browser.close()
+    with browser.chromium(CUT) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

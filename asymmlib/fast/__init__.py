@@ -21,7 +21,7 @@ from paddle.vision import models
 from paddle.vision.models import mobilenetv2, mobilenetv3, resnet
 
 from asymmlib.fast.kernels import Block, Stage, library, run_chain, say_once, suits
-from asymmlib.fast.layers import run, run_alone
+from asymmlib.fast.layers import is_mean, run, run_alone
 from asymmlib.fast.native import give_signals_a_stack, tune_malloc
 from asymmlib.fast.optimizer import fuse, release_gradients, unfuse
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet, ConvBNAct
@@ -118,7 +118,7 @@ def _resnet_block(self, x):
 
 
 def _average(self, x):
-    if self._output_size not in (1, [1, 1], (1, 1)) or self._data_format != "NCHW" or not suits(x):
+    if not is_mean(self) or not suits(x):
         return nn.AdaptiveAvgPool2D.forward(self, x)
     area = x.shape[2] * x.shape[3]  # the mean as a matrix product, which has more threads than Paddle's pooling
     return paddle.matmul(x.reshape([-1, area]), paddle.full([area, 1], 1 / area)).reshape([*x.shape[:2], 1, 1])

@@ -8,7 +8,7 @@ from paddle.vision.models import mobilenetv2, mobilenetv3
 from asymmlib.fast.kernels import ACTIVATIONS, Block, Stage, covers, run_chain, suits
 from asymmlib.network import AsymmetricalBottleneck, ConvBNAct, SqueezeExcitation
 
-__all__ = ["run", "run_alone"]
+__all__ = ["is_mean", "run", "run_alone"]
 
 
 def run(x: paddle.Tensor, *layers: nn.Layer) -> paddle.Tensor:
@@ -137,8 +137,13 @@ def _mobilenet_v3(block):
         block) else None
 
 
+def is_mean(pool: nn.AdaptiveAvgPool2D) -> bool:
+    """Whether a pooling makes one number of each plane of `[N, C, H, W]`."""
+    return pool._output_size in (1, [1, 1], (1, 1)) and pool._data_format == "NCHW"
+
+
 def _pool(layer):
-    return Block() if layer._output_size in (1, [1, 1], (1, 1)) and layer._data_format == "NCHW" else None
+    return Block() if is_mean(layer) else None
 
 
 _BLOCKS: dict[Callable, Callable] = {

@@ -21,7 +21,8 @@ from asymmlib.base.tables import read_table
 from asymmlib.data.manifest import EVERY
 from asymmlib.runs import find_run
 
-__all__ = ["answers", "read_curves", "read_folds", "read_runs", "record", "trial_dir", "write_folds"]
+__all__ = ["answers", "read_curves", "read_folds", "read_runs", "record", "round_score", "scores",
+           "trial_dir", "write_folds"]
 
 TEXTS = dict.fromkeys(("commit", "manifest_sha256", "python"), str)
 ARRAYS = ("predicted", "confidence")
@@ -40,6 +41,18 @@ def _read(table, folder):
 def read_runs(folder: Path | None = None) -> pd.DataFrame:
     """One row a recorded run; empty with a column "run" where none is."""
     return _read("runs", folder)
+
+
+def scores(folder: Path | None = None) -> dict[str, float]:
+    """{run: top-1 on its held-out pictures after the last epoch} of the recorded runs, rounded by `round_score`."""
+    table = read_runs(folder)
+    pairs = [] if table.empty else zip(table["run"], table["top1"], strict=True)
+    return {run: round_score(top1) for run, top1 in pairs}
+
+
+def round_score(top1: float) -> float:
+    """So that ties are ties whether a number comes from a table or from a run."""
+    return round(float(top1), 6)
 
 
 def read_curves(folder: Path | None = None) -> pd.DataFrame:

@@ -30,15 +30,13 @@ STATES = ("recorded", "trained", "started", "new", "waiting", "failed")
 
 
 def scores() -> dict[str, float]:
-    """{run: top-1 on its held-out pictures after the last epoch} of the runs that are recorded, or finished here.
-
-    Rounded, so that ties are ties whether a number comes from a table or from a run.
-    """
-    table = records.read_runs()
-    known = dict(zip(table["run"], table["top1"], strict=True)) if len(table) else {}
+    """{run: top-1 on its held-out pictures after the last epoch} of the runs that are recorded, or finished here."""
+    known = records.scores()
     for path in runs_dir().glob("*/predictions.npz"):
-        known.setdefault(path.parent.name, find_run(path.parent).info["result"]["last_eval_top1"])
-    return {name: round(float(top1), 6) for name, top1 in known.items()}
+        name = path.parent.name
+        if name not in known:
+            known[name] = records.round_score(find_run(path.parent).info["result"]["last_eval_top1"])
+    return known
 
 
 def _state(planned, recorded, finished):

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from asymmbook.editions.outputs import COLUMNS
 from asymmlib.base.folders import data_choice
 from asymmlib.base.startup import load_paddle
 from asymmlib.recipes import get_recipe
@@ -22,7 +23,6 @@ from asymmlib.recipes import get_recipe
 __all__ = ["Settings", "run_of", "settled", "small_figures", "start"]
 
 LEFT = re.compile(r"\s+\d+:\d\d:\d\d left")  # at the end of a line of asymmlib.callbacks.Progress
-COLUMNS = 79  # that a page shows at its usual width
 RUN = "asymmbook"  # key in the metadata of the first cell's output: the run that stored the notebook
 
 

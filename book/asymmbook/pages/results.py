@@ -13,7 +13,7 @@ from asymmbook.evidence.plan import FAIR, FLAWED, PLAN
 from asymmbook.evidence.results import read_pictures, read_results
 from asymmbook.evidence.statistics import LEVEL, wilson
 from asymmbook.figures.style import thousands
-from asymmbook.pages.tables import bullets, markdown_table
+from asymmbook.pages.tables import bullets, markdown_table, percent
 from asymmlib.recipes import RECIPES
 
 __all__ = ["comparison", "duels", "flaw_table", "flaws", "hardest", "limits", "longer_runs", "origin", "plan", "short"]
@@ -58,12 +58,8 @@ LIMITS = """
 """
 
 
-def _percent(value):
-    return f"{100 * value:.1f}"
-
-
 def _ranges(low, high):
-    return [f"{_percent(start)}–{_percent(end)}" for start, end in zip(low, high, strict=True)]
+    return [f"{percent(start)}–{percent(end)}" for start, end in zip(low, high, strict=True)]
 
 
 def _p(value):
@@ -104,11 +100,11 @@ def comparison(folder: Path | None = None) -> str:
     mean, deviation = table["best_test_top1_mean"], table["best_test_top1_sd"]
     accuracies = pd.DataFrame({
         "network": table["name"], "seeds": table["seeds"],
-        "test": [_percent(middle) + (f" ± {_percent(sd)}" if pd.notna(sd) else "")
+        "test": [percent(middle) + (f" ± {percent(sd)}" if pd.notna(sd) else "")
                  for middle, sd in zip(mean, deviation, strict=True)],
         "interval": _ranges(table["low"], table["high"]),
-        "test, last epoch": table["last_test_top1_mean"].map(_percent),
-        "eval": table["best_eval_top1_mean"].map(_percent)})
+        "test, last epoch": table["last_test_top1_mean"].map(percent),
+        "eval": table["best_eval_top1_mean"].map(percent)})
     costs = pd.DataFrame({
         "network": table["name"], "MACs": table["macs"].map(thousands), "parameters": table["params"].map(thousands),
         "ms a picture": table["train_ms"].map("{:.1f}".format),
@@ -150,7 +146,7 @@ def flaw_table(folder: Path | None = None) -> str:
     table = findings.flaws(folder).rename(columns={
         "name": "network", "change": "recipe", "last_test_top1": "test, last epoch", "best_test_top1": "test",
         "points": "gain in points", "p_holm": "p, corrected"})
-    formats = {"test": _percent, "test, last epoch": _percent, "gain in points": "{:+.1f}".format, "p": _p,
+    formats = {"test": percent, "test, last epoch": percent, "gain in points": "{:+.1f}".format, "p": _p,
                "p, corrected": _p}
     return markdown_table(table, formats)
 
@@ -164,7 +160,7 @@ def longer_runs(folder: Path | None = None) -> str:
         return text + NONE
     low, high = wilson(table["last_eval_top1"], table["eval_pictures"])
     shown = pd.DataFrame({"network": table["name"], "seed": table["seed"],
-                          "eval": table["last_eval_top1"].map(_percent),
+                          "eval": table["last_eval_top1"].map(percent),
                           "interval": _ranges(low, high), "train pictures": table["train_pictures"],
                           "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
     return text + markdown_table(shown) + _kernels(folder, "laptop-stock")

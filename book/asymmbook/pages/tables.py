@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-__all__ = ["NUMBER", "bullets", "markdown_table", "with_total"]
+__all__ = ["NUMBER", "bullets", "markdown_table", "percent", "with_total"]
 
 # 12, -3.5, 4,816, 97 %, < 0.001, 20.7 M, 70.8 ± 1.4, 65.9–75.2
 NUMBER = re.compile(r"(?:[<>≤≥]=? ?)?[-+]?\d[\d.,]*(?: ?[%kMG×])?(?: ?[±–] ?[\d.,]+)?")
@@ -36,6 +36,11 @@ def with_total(frame: pd.DataFrame, name: str = "together") -> pd.DataFrame:
 
 def _numbers(column):
     return any(column) and all(NUMBER.fullmatch(text) for text in column if text)
+
+
+def percent(share: float) -> str:
+    """A share between 0 and 1 in per cent, with one decimal and without the sign."""
+    return f"{100 * share:.1f}"
 
 
 def bullets(sentences: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, plan
 from asymmbook.evidence.tuning import NETWORKS, tuning
 from asymmbook.evidence.verdicts import LABELS, families, verdicts
 from asymmbook.figures.style import thousands
-from asymmbook.pages.tables import bullets, markdown_table
+from asymmbook.pages.tables import bullets, markdown_table, percent
 from asymmlib.models import create_model, describe_treatment, treat
 
 __all__ = ["answers", "networks", "scale_sentences", "settings", "state", "treatment"]
@@ -25,15 +25,6 @@ QUESTIONS = {"a, 64px": "Which network? 64 pixels", "a, 128px": "Which network? 
              "d, mobilenet_v2": "What is each flaw worth to MobileNetV2?",
              "b": "Does the asymmetry pay where the paper says?", "e": "What would help more than the architecture?",
              "f": "Why?", "default": "What does Paddle's default cost?"}
-
-
-def _percent(value):
-    return f"{100 * value:.1f}"
-
-
-def _scores(folder):
-    table = records.read_runs(folder)
-    return {} if table.empty else dict(zip(table["run"], table["top1"].round(6), strict=True))
 
 
 def treatment() -> str:
@@ -66,7 +57,7 @@ def scale_sentences(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
 
 def state(folder: Path | None = None) -> str:
     """How many of the planned runs are recorded, group by group."""
-    scores, rows = _scores(folder), []
+    scores, rows = records.scores(folder), []
     runs = plan(scores)
     for group, question in GROUPS.items():
         mine = [run for run in runs if run.group == group]
@@ -79,7 +70,7 @@ def state(folder: Path | None = None) -> str:
 
 def settings(folder: Path | None = None) -> str:
     """Learning rate and weight decay of every light network, as far as the tuning has chosen them."""
-    scores, rows = _scores(folder), []
+    scores, rows = records.scores(folder), []
     for network in LIGHT:
         tuned = tuning(network, scores)
         done = sum(f"tune-{network}-{setting.name}-next16-r0f{fold}" in scores for setting, fold in tuned.runs)
@@ -92,17 +83,17 @@ def settings(folder: Path | None = None) -> str:
 
 def networks(recipe: str = "64px", folder: Path | None = None) -> str:
     """Group a's accuracies, a row a network, once all light ones are done: means over runs, their least and largest."""
-    runs, names = records.read_runs(folder), {run.name for run in plan(_scores(folder)) if run.group == "a"
+    runs, names = records.read_runs(folder), {run.name for run in plan(records.scores(folder)) if run.group == "a"
                                               and run.recipe.name == recipe and run.network in LIGHT}
     done = set(runs["run"]) & names
     if len(done) < len(names):
         return f"Open: {len(done)} of {len(names)} runs are recorded."
     runs = runs[(runs["group"] == "a") & (runs["recipe"] == recipe)]
-    rows = [{"network": LABELS[name], "runs": len(mine), "top-1": _percent(mine["top1"].mean()),
-             "least to largest": f"{_percent(mine['top1'].min())} to {_percent(mine['top1'].max())}",
-             "mean over classes": _percent(mine["per_class_top1"].mean()),
-             "calibration error": _percent(mine["calibration_error"].mean()),
-             "in training": _percent(mine["train_top1"].mean())} for name, mine in runs.groupby("network", sort=False)]
+    rows = [{"network": LABELS[name], "runs": len(mine), "top-1": percent(mine["top1"].mean()),
+             "least to largest": f"{percent(mine['top1'].min())} to {percent(mine['top1'].max())}",
+             "mean over classes": percent(mine["per_class_top1"].mean()),
+             "calibration error": percent(mine["calibration_error"].mean()),
+             "in training": percent(mine["train_top1"].mean())} for name, mine in runs.groupby("network", sort=False)]
     return markdown_table(pd.DataFrame(rows))
 
 

@@ -84,18 +84,20 @@ const Costs = (() => {
              params: sum(all.map((part) => sum(part.params))) };
   }
 
+  /* The blocks of a network, one after the other: plan(row, index, channels) says what each is made of. */
+  function countBlocks(rows, stem, plan, round) {
+    let before = stem;
+    return rows.map((row, index) => (before = countBlock(plan(row, index, before.out), before.size, round)));
+  }
+
   /* settings {variant, width, asymmrate, size} -> {stem, blocks, head, macs, params}; a Refusal where Python's
    * ValueError is. */
   function formula(settings, facts) {
     checkSettings(settings, facts);
     const { variant, width, asymmrate, size } = settings;
-    let channels = makeDivisible(width * facts.stem), side = Math.ceil(size / 2);
-    const stem = countStem(channels, side);
-    const blocks = facts.rows[variant].map((row, index) => {
-      const block = countBlock(planBlock(index, row, channels, width, asymmrate), side);
-      [channels, side] = [block.out, block.size];
-      return block;
-    });
+    const stem = countStem(makeDivisible(width * facts.stem), Math.ceil(size / 2));
+    const plan = (row, index, cIn) => planBlock(index, row, cIn, width, asymmrate);
+    const blocks = countBlocks(facts.rows[variant], stem, plan), { out: channels, size: side } = blocks.at(-1);
     const squeeze = makeDivisible(width * facts.squeeze[variant]), { features, classes } = facts;
     const head = { out: classes, size: 1,
                    macs: [channels * squeeze * side ** 2, squeeze * features, features * classes],
@@ -107,16 +109,14 @@ const Costs = (() => {
   function mobileNetV3(settings, facts) {
     checkSettings(settings, facts);
     const { variant, width, size } = settings, round = nearestDivisible;
-    let channels = round(width * facts.stem), side = Math.ceil(size / 2);
-    const stem = countStem(channels, side);
-    const blocks = facts.rows[variant].map((row, index) => {
+    const stem = countStem(round(width * facts.stem), Math.ceil(size / 2));
+    const plan = (row, index, cIn) => {
       const wide = round(width * row.expansion);
-      const plan = { index, cIn: channels, fresh: wide === channels ? 0 : wide, copies: 0, depthwise: wide,
-                     out: round(width * row.out), kernel: row.kernel, stride: row.stride, se: row.se };
-      const block = countBlock(plan, side, round);
-      [channels, side] = [block.out, block.size];
-      return block;
-    });
+      return { index, cIn, fresh: wide === cIn ? 0 : wide, copies: 0, depthwise: wide, out: round(width * row.out),
+               kernel: row.kernel, stride: row.stride, se: row.se };
+    };
+    const blocks = countBlocks(facts.rows[variant], stem, plan, round);
+    const { out: channels, size: side } = blocks.at(-1);
     const squeeze = 6 * channels, hidden = round(width * facts.hidden[variant]), { classes } = facts;
     const head = { out: classes, size: 1, macs: [channels * squeeze * side ** 2, squeeze * hidden, hidden * classes],
                    params: [channels * squeeze + 2 * squeeze, (squeeze + 1) * hidden, (hidden + 1) * classes] };

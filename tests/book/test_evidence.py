@@ -82,6 +82,7 @@ def test_bands_over_seeds(everything):
     assert band.iloc[1].tolist() == pytest.approx([2, 0.21, 0.20, 0.22, 3])
 
 
+@pytest.mark.slow
 def test_duels_pair_equal_seeds_and_verdicts_follow_from_them(everything):
     table = findings.duels("Asymmnet_Large r=1", everything)
     assert table.groupby("second").size().to_dict() == {
@@ -96,6 +97,7 @@ def test_duels_pair_equal_seeds_and_verdicts_follow_from_them(everything):
     assert "level on average" in sentences["Asymmnet_Large r=0"] and "No difference" in sentences["Asymmnet_Large r=0"]
 
 
+@pytest.mark.slow
 def test_flaws_are_held_against_the_recipe_as_published(everything):
     table = findings.flaws(everything)
     row = table[(table["name"] == "Asymmnet_Large") & (table["change"] == "schedule mended")].iloc[0]

@@ -67,6 +67,7 @@ def by_script(settings, rule="formula"):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_fifty_settings_have_the_costs_that_python_counts():
     settings = random_settings()
     assert {(variant, rate) for variant, _, rate, _ in settings} >= {(v, r) for v in ROWS for r in (0, 1, 2)}

@@ -65,6 +65,7 @@ def test_runs_that_lie_apart_widen_the_interval():
     assert (wild.pictures, wild.runs, wild.decidable) == (PICTURES, 10, True)
 
 
+@pytest.mark.slow
 def test_the_comparison_is_paired_and_repeats_itself():
     rng = np.random.default_rng(1)
     first, second = answers(rng), answers(rng)

@@ -201,6 +201,7 @@ def test_every_file_of_the_package_is_installed():
     assert found <= covered, f"not installed with the package: {found - covered}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [
     "import asymmlib",
     "import asymmlib; dir(asymmlib)",

@@ -127,6 +127,7 @@ def test_the_weights_reach_what_their_card_says(caltech16, model):
     assert (predicted == read_predictions(info["run"])["predicted"]).mean() > 0.98
 
 
+@pytest.mark.slow
 def test_released_files_say_what_they_are_and_are_renewed_tensor_by_tensor(tmp_path):
     for path in weights_dir().glob("*.*s*"):
         shutil.copy(path, tmp_path)
@@ -157,6 +158,7 @@ def test_weights_that_are_not_those_of_their_card_are_refused(tmp_path, damage):
         load_pretrained("asymmnet_small", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_recorded_manifest_is_the_one_that_the_rule_gives(caltech16, monkeypatch):
     from asymmlib.data.manifest import manifest_hash
     monkeypatch.setenv("ASYMMLIB_HOME", str(caltech16.folder.parent))

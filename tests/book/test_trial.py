@@ -135,6 +135,7 @@ def test_small_filters_keep_less_and_turn_further():
     assert 0.8 < common["filters"] < 1.2 and small["kept"] < common["kept"] <= 1 and small["step"] > 4 * common["step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "matched"), MATCHED.items())
 def test_matched_widths(width, matched):
     original, plain, wider = (count(create_model("asymmnet_large", 100, width=w, asymmrate=rate), (1, 3, 64, 64))

@@ -85,6 +85,7 @@ def test_names_of_networks_are_those_of_their_classes():
     assert {type(create_model(model, 2)).__name__: model for model in MODEL_OF.values()} == MODEL_OF
 
 
+@pytest.mark.slow
 def test_released_networks_by_name_and_by_their_files(home, tmp_path):
     expected = load_pretrained("asymmnet_small")
     assert open_classifier("asymmnet_small").provenance == expected.provenance

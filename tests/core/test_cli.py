@@ -63,6 +63,7 @@ def test_mistakes_end_in_one_line(home, picture_folder, capsys, arguments, messa
     assert error.startswith("error: ") and message in error and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_predict_names_a_file_that_is_no_picture(home, picture_folder, capsys, tmp_path):
     main(["train", "--data", str(picture_folder), "--model", "asymmnet_small", "--name", "first", "--epochs", "1",
           "--image-size", "32"])
@@ -78,12 +79,14 @@ def test_models_lists_counts(capsys):
     assert "6,076,608" in output and "MobileNetV3-Large" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains(command):
     result = subprocess.run([sys.executable, "-m", "asymmlib", command, "--help"], capture_output=True, text=True)
     assert result.returncode == 0 and len(result.stdout) > 200
 
 
+@pytest.mark.slow
 def test_unfinished_runs_are_not_recorded(home, picture_folder, tmp_path):
     from asymmlib.runs import find_run
     main(["train", "--data", str(picture_folder), "--model", "asymmnet_small", "--name", "first", "--epochs", "1",

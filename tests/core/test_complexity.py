@@ -27,6 +27,7 @@ def _numbers(cost):
             cost.activations, published_params(cost)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", list(RUNNABLE.itertuples()),
                          ids=lambda row: f"{row.variant}-{row.width}-r{row.asymmrate}")
 def test_official_counts_are_ours_by_hooks_and_by_formula(row):

@@ -96,6 +96,7 @@ def test_the_split_of_a_tree_is_kept(home, tree, tmp_path):
     assert read_manifest(prepared.folder / "manifest.csv").equals(prepared.manifest)
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_a_tree(home, tree, capfd):
     assert main(["train", "--recipe", "imagenet-like", "--data", str(tree), "--model", "asymmnet_small", "--image-size",
                  "32", "--batch-size", "8", "--epochs", "2",

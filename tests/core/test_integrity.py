@@ -29,6 +29,7 @@ def network_and_optimizer(seed=0):
     return network, optimizer
 
 
+@pytest.mark.slow
 def test_one_flipped_bit_anywhere_is_seen(tmp_path, capsys):
     network, optimizer = network_and_optimizer()
     for rows in ([{"epoch": 1}], [{"epoch": 1}, {"epoch": 2}]):

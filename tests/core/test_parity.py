@@ -91,6 +91,7 @@ def test_training_step():
     assert np.abs(averages["last_block.1.running_var"] - (0.9 * before + 0.1 * unbiased * 15 / 16)).max() <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [key(*settings) for settings in EVALUATED])
 @pytest.mark.parametrize("port", ["pytorch", "gluon"])
 def test_logits_of_drawn_states(port, settings, tmp_path):

@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 START = "from asymmlib.base.startup import load_paddle; load_paddle(); "
 
 
@@ -11,11 +13,13 @@ def _run(code, **environment):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=base | environment)
 
 
+@pytest.mark.slow
 def test_import_prints_nothing_and_uses_all_cores():
     result = _run(START + "import os; print(os.environ['OMP_NUM_THREADS'])")
     assert result.stdout.strip() == str(os.cpu_count()) and result.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_users_number_of_threads_stays():
     assert _run(START + "import os; print(os.environ['OMP_NUM_THREADS'])", OMP_NUM_THREADS="1").stdout.strip() == "1"
 

@@ -53,6 +53,7 @@ def test_a_link_that_leads_out_of_the_runs_folder(home, tmp_path):
         run_folder("r")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("inside", ["checkpoints/model.pt", "checkpoints/epoch-0001.safetensors", "notes.txt",
                                     "run.json"])
@@ -79,6 +80,7 @@ def test_a_run_without_its_record_keeps_its_checkpoints_until_a_fresh_start(prep
     assert not (run.folder / "checkpoints" / "epoch-0002.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_fresh_start_that_ends_early_shows_no_old_weights(prepared, run, monkeypatch):
     """Ended after the record was replaced, at each step of the clearing, and even where nothing was cleared."""
     from asymmlib.records import opening
@@ -98,6 +100,7 @@ def test_a_fresh_start_that_ends_early_shows_no_old_weights(prepared, run, monke
     assert not [path for pattern in MADE for path in run.folder.glob(pattern) if path.name != "manifest.csv"]
 
 
+@pytest.mark.slow
 def test_a_fresh_start_that_ends_before_the_record_leaves_the_old_run(prepared, run, monkeypatch):
     def die(self, **changes):
         raise KeyboardInterrupt
@@ -110,6 +113,7 @@ def test_a_fresh_start_that_ends_before_the_record_leaves_the_old_run(prepared, 
 
 # --- whether it is the run that is asked for
 
+@pytest.mark.slow
 def test_each_difference_is_told_with_its_old_and_new_value(prepared, run, picture_folder):
     with pytest.raises(ValueError, match=r"another recipe \(base_lr: 0.05, asked 0.1; epochs: 2, asked 3\)"):
         train("asymmnet_small", TINY.replace(epochs=3, base_lr=0.1), prepared=prepared, name="r")
@@ -120,6 +124,7 @@ def test_each_difference_is_told_with_its_old_and_new_value(prepared, run, pictu
         train("asymmnet_small", TINY, prepared=prepare(str(picture_folder), progress=False), name="r")
 
 
+@pytest.mark.slow
 def test_the_same_pictures_elsewhere_or_packed_are_the_same_data(prepared, run, picture_folder, tmp_path):
     moved = shutil.copytree(picture_folder, tmp_path / "moved" / "pictures")
     packed = shutil.make_archive(tmp_path / "packed", "zip", picture_folder)
@@ -132,6 +137,7 @@ def test_the_same_pictures_elsewhere_or_packed_are_the_same_data(prepared, run, 
 
 # --- what is evaluated
 
+@pytest.mark.slow
 def test_a_test_of_pictures_that_were_trained_on_is_refused(run, picture_folder):
     tested = prepare(str(picture_folder), test_share=True, progress=False)
     with pytest.raises(ValueError, match="without a test share: 6 of the 6 test pictures are ones that it was trained"):
@@ -141,6 +147,7 @@ def test_a_test_of_pictures_that_were_trained_on_is_refused(run, picture_folder)
         run.classifier().evaluate(tested, "test")
 
 
+@pytest.mark.slow
 def test_pictures_changed_since_training_are_told(run, prepared, picture_folder, capsys):
     run.classifier().evaluate(prepared)
     assert capsys.readouterr().out == ""
@@ -182,6 +189,7 @@ def test_no_record_holds_what_json_cannot(home):
     assert not (home / "runs" / "r" / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_the_record_tells_sessions_apart(prepared, run, monkeypatch):
     from asymmlib import training
     (run.folder / "run.json").write_text(json.dumps({k: v for k, v in run.info.items() if k != "result"}))

@@ -62,6 +62,7 @@ def test_a_run_learns_and_records_itself(prepared, capsys):
     assert evaluate(run.network("best"), eval_set).top1 == pytest.approx(history["eval_top1"].max())
 
 
+@pytest.mark.slow
 def test_history_holds_means_over_all_pictures(prepared):
     run = train("asymmnet_small", TINY.replace(epochs=1, base_lr=1e-8, augmentation="none", dropout=0.0,
                                                batch_size=24), prepared=prepared)
@@ -367,6 +368,7 @@ def test_last_gammas_are_zero_only_where_the_recipe_says_so(wanted):
 RESULT = {"last_eval_top1": 0.5, "best_eval_top1": 0.75}
 
 
+@pytest.mark.slow
 def test_a_run_from_other_weights_is_another_run(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("asymmlib.training._fit", lambda run, *others: run.write(result=RESULT))
     starts = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]

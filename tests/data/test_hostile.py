@@ -112,6 +112,7 @@ def test_other_formats_stay_closed(tmp_path):
         load_picture(tmp_path / "x.jpg", 32)
 
 
+@pytest.mark.slow
 def test_a_real_zip_bomb_writes_nothing(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         for number in range(3):

@@ -159,6 +159,7 @@ def test_bytes_of_no_kind():
     assert kind_of(b"\x81\x82\x83" * 100) is None and kind_of(b"").what == "an empty file"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX")
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "folder"])
 def test_only_files_are_opened(tmp_path, kind):

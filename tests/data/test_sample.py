@@ -52,6 +52,7 @@ def test_nearest_neighbour_on_pixels_stays_under_60_percent(sample):
     assert 1 / 16 < top1 < 0.6
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_bytes(tmp_path):
     def content(name, **settings):
         images = draw_sample(tmp_path / name, per_class=5, size=48, **settings)
@@ -61,6 +62,7 @@ def test_the_same_seed_draws_the_same_bytes(tmp_path):
     assert first != content("c", seed=1)
 
 
+@pytest.mark.slow
 def test_a_picture_does_not_depend_on_the_others(tmp_path):
     few = draw_sample(tmp_path / "few", per_class=5, size=48)
     many = draw_sample(tmp_path / "many", per_class=7, size=48)
@@ -68,6 +70,7 @@ def test_a_picture_does_not_depend_on_the_others(tmp_path):
         assert path.read_bytes() == (many / path.relative_to(few)).read_bytes()
 
 
+@pytest.mark.slow
 def test_existing_sample_stays_and_another_one_is_drawn_again(tmp_path):
     images = draw_sample(tmp_path, per_class=5, size=48)
     before = {path: path.stat().st_mtime_ns for path in images.rglob("*.jpg")}

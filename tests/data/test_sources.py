@@ -293,6 +293,7 @@ def test_an_archive_without_caltech(home, official):
         prepare("caltech16", archive="nothing.zip")
 
 
+@pytest.mark.slow
 def test_the_real_caltech_archive(caltech16):
     """The count that the project's description gives: 1,817 pictures, 1,447 to train, 370 to evaluate."""
     frame = caltech16.manifest

@@ -84,6 +84,7 @@ def test_memory_is_bounded_by_the_size_of_a_batch(small):
         assert len(list(answers(counting, ["p"] * 8))) == 8 and given == [3, 3, 2]
 
 
+@pytest.mark.slow
 def test_batches_answer_as_single_pictures_do(small, tmp_path):
     """The order of additions may follow the size of a batch: no more may differ than float32 leaves open."""
     paths = []

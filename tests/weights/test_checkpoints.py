@@ -97,6 +97,7 @@ def drawn(tmp_path, naming="pytorch", **settings):
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["state", "checkpoint", "bfloat16", "protocol 2", "authors' names"])
 def test_pdparams(form, tmp_path):
     network = drawn(tmp_path)
@@ -286,6 +287,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, capsys):
 
 # --- training from a file ------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_start_takes_files_of_others(tmp_path, capsys):
     network = AsymmNet("small", 16, 0.35, 1)
     start_from(network, TORCH, tell=True)
@@ -310,6 +312,7 @@ def test_start_knows_its_classes(tmp_path):
         start_from(network, tmp_path / "x.safetensors", new_head=True, classes=classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", PORTS)
 def test_every_naming_is_found_below_any_prefix(port, tmp_path):
     network = drawn(tmp_path, port=port)

@@ -98,6 +98,7 @@ def write_pth(path, tensors, wrapper=None, **members):
 SETTINGS = ["variant", "width", "asymmrate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("column", "settings"), [
     (column, settings) for column in COLUMNS for settings in NAMES.dropna(subset=[column]).groupby(SETTINGS).groups],
     ids=str)
@@ -116,6 +117,7 @@ def test_every_published_name(settings, column):
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("naming", "magic"), [
     *((name, V2) for name in NAMINGS if name != "pytorch"), ("gluon", V1), ("gluon", V3)])
 def test_params_in_every_naming_and_version(naming, magic, tmp_path):
@@ -130,6 +132,7 @@ def test_params_in_every_naming_and_version(naming, magic, tmp_path):
     assert same(state(network), state(target))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
 def test_pth_equals_npz(tmp_path, wrapper):
     tensors = read_tensors(TORCH)
@@ -140,6 +143,7 @@ def test_pth_equals_npz(tmp_path, wrapper):
     assert same(state(first), state(second))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_round_trip_is_bit_exact(tmp_path, suffix):
     network, back = small(), small(1)
@@ -223,6 +227,7 @@ def test_a_checkpoint_of_other_classes_starts_a_network(tmp_path):
 
 # --- the command ---------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [PARAMS, TORCH], ids=["gluon", "pytorch"])
 def test_convert_there_and_back(tmp_path, capsys, source):
     ours, official = tmp_path / "ours.safetensors", tmp_path / "official.npz"

@@ -75,9 +75,10 @@ def _release(options):
 
 
 def _draw(options):
-    """Draw the figures that the pages show, book/images/*.svg, anew."""
+    """Draw the figures that the pages show, book/images/**.svg, anew."""
     from asymmbook.figures.diagrams import write_images
-    for path in write_images():
+    from asymmbook.figures.thumbnails import write_thumbnails
+    for path in (*write_images(), *write_thumbnails()):
         print(path)
 
 

@@ -15,8 +15,10 @@ from asymmbook.evidence.findings import on_front
 from asymmbook.figures.plots import UNITS, require
 from asymmbook.figures.style import COLOURS, WIDTH, colour_of, thousands, use_style
 
-__all__ = ["plot_bands", "plot_fronts", "plot_gains", "plot_imagenet_log", "plot_rates", "plot_reach", "plot_roofline",
-           "plot_sizes", "plot_speeds"]
+__all__ = ["plot_accuracy", "plot_bands", "plot_fronts", "plot_gains", "plot_imagenet_log", "plot_rates",
+           "plot_reach", "plot_roofline", "plot_sizes", "plot_speeds"]
+
+FAR = 3  # times the middle half's spread below it: as statisticians mark what lies far out
 
 
 def plot_speeds(table: pd.DataFrame, size: int) -> Figure:
@@ -195,4 +197,31 @@ def plot_reach(matrices: Mapping[str, ArrayLike]) -> Figure:
         axis.set(title=title, ylabel="input channel", xlim=(-0.5, widest - 0.5))
         axis.grid(False)
     axes[-1, 0].set_xlabel("filtered channel; dark where the input channel reaches it")
+    return figure
+
+
+def plot_accuracy(table: pd.DataFrame) -> Figure:
+    """Top-1 against MACs, a labelled point a network; whiskers reach from its least to its best run.
+
+    table: DataFrame with name, macs, top1, low, high (shares). A network far below all others sets no axis: a mark at
+    the lower edge says where it is.
+    """
+    require(table)
+    use_style()
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
+    first, third = table["top1"].quantile([0.25, 0.75])
+    floor = table["low"][table["top1"] > first - FAR * max(third - first, 0.01)].min() - 0.03
+    for position, row in enumerate(table.sort_values("top1", ascending=False).to_dict("records")):
+        below = row["top1"] < floor
+        height, colour = floor + 0.008 if below else row["top1"], colour_of(row["name"], position)
+        spread = None if below else [[height - row["low"]], [row["high"] - height]]
+        axis.errorbar(row["macs"], height, yerr=spread, fmt="v" if below else "o", ms=7, color=colour, capsize=3,
+                      label=f"{row['name']} ({100 * row['top1']:.0f} %)")
+    axis.set(title="Accuracy against cost", xscale="log", ylabel="top-1 (%)", ylim=(floor, None),
+             xlabel=f"{UNITS['macs']} (logarithmic)")
+    axis.margins(x=0.12)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    axis.minorticks_off()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -16,7 +16,8 @@ from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, markdown_table, percent
 from asymmlib.recipes import RECIPES
 
-__all__ = ["comparison", "duels", "flaw_table", "flaws", "hardest", "limits", "longer_runs", "origin", "plan", "short"]
+__all__ = ["comparison", "duels", "everything", "flaw_table", "flaws", "hardest", "limits", "longer_runs", "origin",
+           "plan", "short"]
 
 NONE = "None of these runs is recorded yet."
 SHOWN = 12  # rows of the table of hard pictures
@@ -58,6 +59,10 @@ LIMITS = """
 """
 
 
+def _folded(title, content):
+    return f":::{{dropdown}} {title}\n{content}\n:::"
+
+
 def _ranges(low, high):
     return [f"{percent(start)}–{percent(end)}" for start, end in zip(low, high, strict=True)]
 
@@ -82,7 +87,7 @@ def plan(folder: Path | None = None) -> str:
             + f"{heavy} may stop early by a rule of the plan: after {stopping[0].recipe.patience} epochs in a row "
             "without a better eval top-1."
             + (f"\n\n**Not run:** {', '.join(f'`{name}`' for name in missing)}." if missing else "")
-            + "\n\n:::{dropdown} Every planned run\n" + markdown_table(pd.DataFrame(rows)) + "\n:::")
+            + "\n\n" + _folded("Every planned run", markdown_table(pd.DataFrame(rows))))
 
 
 def short(folder: Path | None = None) -> str:
@@ -90,6 +95,11 @@ def short(folder: Path | None = None) -> str:
     sentences = [*findings.verdicts(folder=folder).values(), *findings.guess_sentences(folder),
                  *findings.flaw_sentences(folder)]
     return bullets(sentences) or NONE
+
+
+def everything(folder: Path | None = None) -> str:
+    """The sentences of `short`, folded."""
+    return _folded("Every sentence", short(folder))
 
 
 def comparison(folder: Path | None = None) -> str:
@@ -113,9 +123,9 @@ def comparison(folder: Path | None = None) -> str:
     front = table["name"][findings.on_front(table["macs"], mean)]
     text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),
                              level=100 * (1 - LEVEL))
-    tables = f"{markdown_table(accuracies)}\n\n{markdown_table(costs)}"
-    return (f"{text}\n{tables}\n\nOn the Pareto front of test accuracy against MACs, which means that no recorded "
-            f"network is both better and cheaper: {', '.join(front)}."
+    tables = [_folded("Accuracies", markdown_table(accuracies)), _folded("Costs", markdown_table(costs))]
+    return ("\n\n".join([text, *tables]) + "\n\nOn the Pareto front of test accuracy against MACs, which means that no "
+            f"recorded network is both better and cheaper: {', '.join(front)}."
             + _kernels(folder, "stock"))
 
 
@@ -131,14 +141,14 @@ def duels(folder: Path | None = None) -> str:
     shown = table[["second", "seed", "points", "only_first", "only_second", "p", "p_holm"]]
     shown = shown.rename(columns={"second": f"{findings.REFERENCE} against", "only_first": "only it is right",
                                   "only_second": "only the other", "p_holm": "p, corrected"})
-    return (DUELS.format(tests=len(table), level=LEVEL) + "\n"
-            + markdown_table(shown, {"points": "{:+.1f}".format, "p": _p, "p, corrected": _p}))
+    formats = {"points": "{:+.1f}".format, "p": _p, "p, corrected": _p}
+    return f"{DUELS.format(tests=len(table), level=LEVEL)}\n{_folded('Every test', markdown_table(shown, formats))}"
 
 
 def flaws(folder: Path | None = None) -> str:
     """What mending each flaw is worth."""
     text = FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs)
-    return NONE if findings.flaws(folder).empty else f"{text}\n{flaw_table(folder)}"
+    return NONE if findings.flaws(folder).empty else f"{text}\n{_folded('Every change', flaw_table(folder))}"
 
 
 def flaw_table(folder: Path | None = None) -> str:
@@ -163,7 +173,7 @@ def longer_runs(folder: Path | None = None) -> str:
                           "eval": table["last_eval_top1"].map(percent),
                           "interval": _ranges(low, high), "train pictures": table["train_pictures"],
                           "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
-    return text + markdown_table(shown) + _kernels(folder, "laptop-stock")
+    return text + _folded("Every run", markdown_table(shown)) + _kernels(folder, "laptop-stock")
 
 
 def hardest(folder: Path | None = None) -> str:
@@ -174,8 +184,9 @@ def hardest(folder: Path | None = None) -> str:
     shown = table[table["wrong"] > 0].head(SHOWN).rename(columns={"name": "picture", "seen_as": "seen as"})
     never = (table["wrong"] == table["runs"]).sum()
     text = HARD.format(runs=table["runs"][0])
-    return (f"{text}\n{markdown_table(shown.drop(columns='class'))}\n\nAll runs are wrong on {never} of {len(table)} "
-            f"pictures, and all are right on {(table['wrong'] == 0).sum()}.")
+    folded = _folded("The hardest", markdown_table(shown.drop(columns="class")))
+    return (f"{text}\n{folded}\n\nAll runs are wrong on {never} of {len(table)} pictures, and "
+            f" all are right on {(table['wrong'] == 0).sum()}.")
 
 
 def limits(folder: Path | None = None) -> str:
@@ -202,5 +213,6 @@ def origin(folder: Path | None = None) -> str:
              "commit": runs["commit"].map("`{}`".format),
              "manifest": runs["manifest_sha256"].str[:16].map("`{}`".format)}
     rows = [{"": name, "value": "; ".join(map(str, dict.fromkeys(values)))} for name, values in facts.items()]
-    return (markdown_table(pd.DataFrame(rows)) + "\n\nEach row of `results/runs.csv` has its own. `python -m asymmbook "
+    return (_folded("Machines and versions", markdown_table(pd.DataFrame(rows)))
+            + "\n\nEach row of `results/runs.csv` has its own. `python -m asymmbook "
             "experiments run` makes every one again, and `results/README.md` explains the columns.")

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 
 from asymmbook.checkout import project_root
 from asymmbook.figures import diagrams, layers, style
+from asymmbook.figures.thumbnails import CARDS, write_thumbnails
 from asymmlib.network import plan_blocks
 
 
@@ -155,3 +156,24 @@ def test_a_drawing_that_was_touched_is_stale(old, new):
     touched = re.sub(old, new, text, count=1)
     assert touched != text and not same(text, touched)
     assert same(text, re.sub(r"<!--.*?-->", "", text))
+
+
+def test_cards_are_fresh_and_every_page_of_the_landing_has_one(tmp_path):
+    stored = project_root() / "book" / "images" / "cards"
+    for path in write_thumbnails(tmp_path):
+        fresh, kept = (file.read_text(encoding="utf-8") for file in (path, stored / path.name))
+        assert same(fresh, kept), f"book/images/cards/{path.name} is stale: python -m asymmbook draw draws it again"
+    assert {path.stem for path in stored.iterdir()} == set(CARDS)
+    landing = (project_root() / "book" / "intro.md").read_text(encoding="utf-8")
+    cards = re.findall(r':img-top: images/cards/([\w-]+)\.svg\n:img-alt: ""\n\n\[\]\((?:\S*/)?([\w-]+)\.\w+\)', landing)
+    assert sorted(cards) == sorted((page, page) for page in CARDS)
+
+
+def test_type_is_large_enough_for_a_phone():
+    """At 9 points and WIDTH inches a letter is 9 pixels high on a screen of 390; nothing is smaller or wider."""
+    smallest = min(value for key, value in style.STYLE.items() if key.endswith("size") and isinstance(value, int))
+    assert smallest >= 9
+    inches = style.WIDTH + 2 * style.STYLE["savefig.pad_inches"]
+    assert smallest / 72 * (390 - 32) / inches >= 9
+    for path in (project_root() / "book" / "asymmbook" / "figures").glob("*.py"):
+        assert not re.findall(r"\bsize=[1-8]\b|[\d.]+ \* WIDTH", path.read_text(encoding="utf-8")), path.name

@@ -95,7 +95,7 @@ def _better(folder):
 def _asymmetry(folder):
     if _complete("a, 64px", folder):
         row = verdicts("a, 64px", folder).set_index("second").loc[LABELS["asymmnet_large-r0"]]
-        found, shown, page = row[["mean", "low", "high"]], row["p_holm"] < LEVEL, "trial.md"
+        found, shown, page = tuple(row[["mean", "low", "high"]]), row["p_holm"] < LEVEL, "trial.md"
     else:
         result = first_difference(FIRST["asymmnet_large-r0"], folder=folder)
         if result is None:

@@ -19,15 +19,26 @@ __all__ = ["plot_accuracy", "plot_bands", "plot_fronts", "plot_gains", "plot_ima
            "plot_reach", "plot_roofline", "plot_sizes", "plot_speeds"]
 
 FAR = 3  # times the middle half's spread below it: as statisticians mark what lies far out
+EDGE = 0.008  # how far above the lower edge such a mark stands
+
+
+def _floor(values, lows=None):
+    """Where an axis begins so that values far below all others do not set it."""
+    first, third = values.quantile([0.25, 0.75])
+    return (values if lows is None else lows)[values > first - FAR * max(third - first, 0.01)].min() - 0.03
 
 
 def plot_speeds(table: pd.DataFrame, size: int) -> Figure:
-    """Training speed of every case at one picture size: bars are medians, whiskers the slowest and fastest round."""
-    rows = table[(table["size"] == size) & (table["batch"] == 32)].sort_values("images_per_s")
+    """Training speed of every case at one picture size: bars are medians, whiskers the slowest and fastest round.
+
+    The data path alone, which trains nothing and would set the axis, is left out.
+    """
+    rows = table[(table["size"] == size) & (table["batch"] == 32) & (table["case"] != "data")]
+    rows = rows.sort_values("images_per_s")
     if rows.empty:
         raise ValueError(f"no row for {size} px; there are {sorted(table['size'].unique())}")
     use_style()
-    figure, axis = plt.subplots(figsize=(1.3 * WIDTH, 0.35 * len(rows) + 1.2))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.35 * len(rows) + 1.2))
     middle = rows["images_per_s"]
     axis.barh(rows["case"], middle, xerr=[middle - rows["low"], rows["high"] - middle], capsize=3,
               color=[COLOURS["orange" if case == "ours" else "sky"] for case in rows["case"]])
@@ -42,7 +53,7 @@ def plot_roofline(points: Mapping[str, tuple[float, float]], peak_gflops: float,
     `points` is {name: (operations per byte, GFLOP/s)}; both axes are logarithmic.
     """
     use_style()
-    figure, axis = plt.subplots(figsize=(1.2 * WIDTH, 3.4))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.4))
     x = np.logspace(-1, 3, 200)
     axis.plot(x, np.minimum(peak_gflops, x * bandwidth_gb_s), color=COLOURS["black"], label="measured roof")
     for (name, (intensity, speed)), colour in zip(points.items(), ("vermilion", "blue", "green"), strict=False):
@@ -55,31 +66,34 @@ def plot_roofline(points: Mapping[str, tuple[float, float]], peak_gflops: float,
 
 def plot_fronts(frame: pd.DataFrame, costs: Sequence[str] = tuple(UNITS), y: str = "top1", label: str = "name",
                 error: str | None = None) -> Figure:
-    """Accuracy against several costs, a panel each: one point a row, and the Pareto front as a line of steps.
+    """Accuracy against several costs, one below the other: a point a row, and the Pareto front as a line of steps.
 
     error: column of a half-width, drawn as a whisker where it is known.
     """
     require(frame)
     use_style()
-    figure, axes = plt.subplots(1, len(costs), figsize=(1.6 * WIDTH, 3.6), sharey=True, squeeze=False)
+    floor = _floor(frame[y])
+    figure, axes = plt.subplots(len(costs), 1, figsize=(WIDTH, 2.3 * len(costs) + 1.0), squeeze=False)
     for axis, cost in zip(axes.flat, costs, strict=True):
         best = frame[on_front(frame[cost], frame[y])].sort_values(cost)
         axis.step(best[cost], best[y], where="post", color="#999999", linewidth=1.0, zorder=1)
         for position, row in enumerate(frame.to_dict("records")):
-            axis.errorbar(row[cost], row[y], yerr=None if error is None else np.nan_to_num(row[error]), fmt="o", ms=7,
-                          color=colour_of(row[label], position), capsize=3, label=row[label])
-        axis.set(xscale="log", xlabel=f"{UNITS[cost]}\n(logarithmic)")
+            below, spread = row[y] < floor, None if error is None else np.nan_to_num(row[error])
+            axis.errorbar(row[cost], floor + EDGE if below else row[y], yerr=None if below else spread,
+                          fmt="v" if below else "o", ms=7, color=colour_of(row[label], position), capsize=3,
+                          label=f"{row[label]} ({100 * row[y]:.0f} %)" if below else row[label])
+        axis.set(xscale="log", xlabel=f"{UNITS[cost]} (logarithmic)", ylabel="top-1 (%)")
         axis.margins(x=0.15, y=0.1)
+        axis.set_ylim(floor, None)
         wide = frame[cost].max() > 50 * frame[cost].min()  # then labels at every decade alone have room
         axis.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 3)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
         axis.minorticks_off()
-    axes[0, 0].set_ylabel("top-1 (%)")
-    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    axes[0, 0].yaxis.set_major_locator(MultipleLocator(0.05))
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        axis.yaxis.set_major_locator(MultipleLocator(0.1))
     figure.suptitle("Accuracy against cost")
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    figure.legend(handles, names, loc="outside lower center", ncols=min(2, len(names)))
     return figure
 
 
@@ -87,14 +101,14 @@ def plot_bands(bands: Mapping[str, pd.DataFrame], title: str = "Top-1 on the eva
     """Mean curves with a band from the lowest to the highest seed: {name: DataFrame with epoch, mean, low, high}."""
     require(bands)
     use_style()
-    figure, axis = plt.subplots(figsize=(1.4 * WIDTH, 3.8))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.8))
     for position, (name, band) in enumerate(bands.items()):
         colour = colour_of(name, position)
         axis.plot(band["epoch"], band["mean"], color=colour, label=f"{name} ({band['seeds'].max()})", linewidth=1.4)
         axis.fill_between(band["epoch"], band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
     axis.set(title=title, xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 1))
     axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    figure.legend(loc="outside lower center", ncols=min(3, len(bands)))
+    figure.legend(loc="outside lower center", ncols=min(2, len(bands)))
     return figure
 
 
@@ -111,7 +125,7 @@ def plot_gains(frame: pd.DataFrame, noise: float | None = None,
         rows = frame[frame["name"] == name]
         places = [-changes.index(change) - 0.36 * (position - (len(names) - 1) / 2) for change in rows["change"]]
         bars = axis.barh(places, rows["points"].astype(float), height=0.34, color=colour_of(name, position), label=name)
-        axis.bar_label(bars, fmt="%+.1f", padding=3, size=8)
+        axis.bar_label(bars, fmt="%+.1f", padding=3, size=9)
     axis.axvline(0, color="#444444", linewidth=0.8)
     axis.set(title=title, xlabel="gain in test top-1 (points)", yticks=-np.arange(len(changes)), yticklabels=changes)
     axis.margins(x=0.2)
@@ -127,7 +141,7 @@ def plot_imagenet_log(log: pd.DataFrame, rates: Sequence[float], gpus: int) -> F
     """
     require(log, rates)
     use_style()
-    figure, axes = plt.subplots(3, 1, figsize=(1.2 * WIDTH, 5.6), sharex=True, height_ratios=(2, 1, 1))
+    figure, axes = plt.subplots(3, 1, figsize=(WIDTH, 5.6), sharex=True, height_ratios=(2, 1, 1))
     for position, (column, name) in enumerate((("val_top5", "validation, top-5"), ("val_top1", "validation, top-1"),
                                                ("train_top1", "train, top-1"))):
         axes[0].plot(log["epoch"], log[column], color=colour_of(column, position), linewidth=1.2, label=name)
@@ -148,7 +162,7 @@ def plot_rates(fresh: Mapping[int, pd.DataFrame], recorded: pd.DataFrame) -> Fig
     """
     require(fresh)
     use_style()
-    figure, axis = plt.subplots(figsize=(1.3 * WIDTH, 3.4))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.4))
     for position, (rate, history) in enumerate(fresh.items()):
         axis.plot(history["epoch"], history["eval_top1"], "--", color=colour_of(rate, position), marker=".",
                   label=f"r = {rate}, this page")
@@ -171,7 +185,7 @@ def plot_sizes(sizes: Mapping[str, float], limit: float, title: str, xlabel: str
     """Positive numbers of very different size, {name: value}, as bars on a logarithmic axis beside a limit."""
     require(sizes)
     use_style()
-    figure, axis = plt.subplots(figsize=(1.2 * WIDTH, 0.42 * len(sizes) + 1.5))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.42 * len(sizes) + 1.5))
     places = np.arange(len(sizes))[::-1]
     colours = [colour_of("right", 2) if value <= limit else colour_of("wrong", 3) for value in sizes.values()]
     axis.barh(places, list(sizes.values()), color=colours, height=0.6)
@@ -191,7 +205,7 @@ def plot_reach(matrices: Mapping[str, ArrayLike]) -> Figure:
     require(matrices)
     use_style()
     widest = max(np.asarray(matrix).shape[1] for matrix in matrices.values())
-    figure, axes = plt.subplots(len(matrices), 1, figsize=(1.3 * WIDTH, 1.75 * len(matrices) + 0.3), squeeze=False)
+    figure, axes = plt.subplots(len(matrices), 1, figsize=(WIDTH, 1.75 * len(matrices) + 0.3), squeeze=False)
     for axis, (title, matrix) in zip(axes[:, 0], matrices.items(), strict=True):
         axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1.25, aspect="auto", interpolation="nearest")
         axis.set(title=title, ylabel="input channel", xlim=(-0.5, widest - 0.5))
@@ -209,11 +223,10 @@ def plot_accuracy(table: pd.DataFrame) -> Figure:
     require(table)
     use_style()
     figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
-    first, third = table["top1"].quantile([0.25, 0.75])
-    floor = table["low"][table["top1"] > first - FAR * max(third - first, 0.01)].min() - 0.03
+    floor = _floor(table["top1"], table["low"])
     for position, row in enumerate(table.sort_values("top1", ascending=False).to_dict("records")):
         below = row["top1"] < floor
-        height, colour = floor + 0.008 if below else row["top1"], colour_of(row["name"], position)
+        height, colour = floor + EDGE if below else row["top1"], colour_of(row["name"], position)
         spread = None if below else [[height - row["low"]], [row["high"] - height]]
         axis.errorbar(row["macs"], height, yerr=spread, fmt="v" if below else "o", ms=7, color=colour, capsize=3,
                       label=f"{row['name']} ({100 * row['top1']:.0f} %)")

@@ -65,7 +65,7 @@ def draw_bottlenecks(rates: Sequence[int] = (0, 1), variant: str = "large", inde
         name = "inverted residual" if rate == 0 else "asymmetrical bottleneck"
         axes.set_title(f"r = {rate}\n" + (name if len(plans) < 3 else name.replace(" ", "\n")), size=10)
         _block(blank_axes(axes, widest + 1.3 * side, 18), plan, widest / 2 + 0.2 * side, side,
-               size=10 if len(plans) < 3 else 8)
+               size=10 if len(plans) < 3 else 9)
     colour_key(figure, {"input and its copies": COPY, "new channels": NEW,
                         "filtered channels": PART_COLOURS["depthwise"], "output": PART_COLOURS["second pointwise"]})
     return figure

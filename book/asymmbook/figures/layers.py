@@ -107,7 +107,7 @@ def plot_scales(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
     layer next to the picture. Raises `ValueError` where there is nothing to draw.
     """
     require(tables)
-    figure, grid = plt.subplots(len(SCALES), len(tables), figsize=(1.25 * WIDTH, 5.2), sharex="col", sharey="row",
+    figure, grid = plt.subplots(len(SCALES), len(tables), figsize=(WIDTH, 5.2), sharex="col", sharey="row",
                                 squeeze=False)
     for column, (network, starts) in enumerate(tables.items()):
         grid[0, column].set_title(network, size=10)

@@ -31,7 +31,7 @@ def sample_grid(pictures: Sequence[ArrayLike], labels: Sequence[str], rows: int 
     figure, axes = plt.subplots(rows, columns, figsize=(12, 12), dpi=60)
     for axis, picture, label in zip(axes.flat, pictures, labels, strict=False):
         axis.imshow(_as_rgb(picture))
-        axis.set_title(f"label: {label}", fontsize=16)
+        axis.set_title(f"label: {label}", fontsize=22)
     for axis in axes.flat:
         axis.axis("off")
     return figure
@@ -57,7 +57,7 @@ def plot_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """
     require(histories)
     use_style()
-    figure, axes = plt.subplots(1, 2, figsize=(1.6 * WIDTH, 3.3))
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 5.4), sharex=True)
     for position, (name, history) in enumerate(histories.items()):
         colour = colour_of(name, position)
         for axis, column in zip(axes, ("loss", "top1"), strict=True):
@@ -72,7 +72,7 @@ def plot_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         axis.xaxis.get_major_locator().set_params(integer=True)
     handles, names = axes[0].get_legend_handles_labels()
     handles.append(plt.Line2D([], [], color="grey", linestyle="--", alpha=0.8))
-    figure.legend(handles, [*names, "train split (dashed)"], loc="outside lower center", ncols=min(3, len(names) + 1))
+    figure.legend(handles, [*names, "train split (dashed)"], loc="outside lower center", ncols=2)
     return figure
 
 
@@ -80,7 +80,7 @@ def plot_schedule(real: Sequence[float], intended: Sequence[float], batches_per_
     """The learning rate of every batch, as the article's code really sets it beside what it means."""
     require(real, intended)
     use_style()
-    figure, axis = plt.subplots(figsize=(1.4 * WIDTH, 3.0))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.0))
     epochs = np.arange(len(real)) / batches_per_epoch
     axis.plot(epochs, real, color=colour_of("real", 3), linewidth=1.0, label="as published: one step per batch")
     axis.plot(epochs, intended, color=colour_of("intended", 0), linewidth=2.4, label="as intended: one step per epoch")
@@ -133,26 +133,25 @@ def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], title: str = "
     matrix = np.asarray(matrix)
     require(matrix, class_names)
     use_style()
-    side = max(4.0, 0.42 * len(class_names) + 1.5)
-    figure, axis = plt.subplots(figsize=(side, side * 0.92))
+    figure, axis = plt.subplots(figsize=(WIDTH, WIDTH))
     shown = np.where(matrix > 0, matrix.astype(str), "")
-    sns.heatmap(matrix, annot=shown, fmt="", cmap="Blues", square=True, cbar=False, xticklabels=class_names,
-                yticklabels=class_names, linewidths=0.4, linecolor="#EEEEEE", ax=axis)
+    sns.heatmap(matrix, annot=shown, fmt="", annot_kws={"size": 9}, cmap="Blues", square=True, cbar=False,
+                xticklabels=class_names, yticklabels=class_names, linewidths=0.4, linecolor="#EEEEEE", ax=axis)
     axis.set(title=title, xlabel="predicted class", ylabel="true class")
-    axis.tick_params(axis="x", rotation=60)
+    axis.tick_params(axis="x", rotation=90)
     return figure
 
 
 def plot_mistakes(pictures: Sequence[ArrayLike], true: Sequence[str], predicted: Sequence[str],
-                  confidence: Sequence[float], columns: int = 4) -> Figure:
+                  confidence: Sequence[float], columns: int = 3) -> Figure:
     """Pictures that were classified wrongly, each with its true class, the prediction and its probability."""
     require(pictures, true)
     use_style()
     rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.1 * columns, 2.5 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 2.2 * rows), squeeze=False)
     for axis, *shown in zip(axes.flat, pictures, true, predicted, confidence, strict=False):
         axis.imshow(_as_rgb(shown[0]))
-        axis.set_title(f"{shown[1]}\nseen as {shown[2]} ({shown[3]:.0%})", fontsize=9, fontweight="normal")
+        axis.set_title(f"{shown[1]}\nseen as\n{shown[2]} ({shown[3]:.0%})", fontsize=9, fontweight="normal")
     for axis in axes.flat:
         axis.axis("off")
     return figure

@@ -21,7 +21,7 @@ __all__ = ["COLOURS", "MODEL_COLOURS", "STYLE", "WIDTH", "arrow", "bar", "blank_
 Colour = str | tuple[float, ...]
 Span = tuple[float, float]
 
-WIDTH = 5.2  # inches: 10 pt type is still 9 px high when a phone shows the figure 350 px wide
+WIDTH = 4.7  # inches: 9 pt type is still 9 px high when a phone shows the figure 358 px wide
 
 COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "vermilion": "#D55E00", "purple": "#CC79A7",
            "sky": "#56B4E9", "yellow": "#F0E442", "black": "#000000", "grey": "#7F7F7F"}

@@ -55,15 +55,15 @@ def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmr
         with parallel.in_turn(parallel.local_rank()):
             prepared = prepare(recipe.data, test_share=recipe.test_share)
     recipe = recipe.replace(data=prepared.name)
-    settings_of_run = {"model": model_name, "settings": settings, "recipe": recipe.as_dict(),
-                       "manifest_sha256": manifest_hash(prepared.manifest)}
-    if start is not None:
-        settings_of_run["start"] = {"sha256": checksum(start), "new_head": new_head}
-    elif new_head:
+    if new_head and start is None:
         raise ValueError("new_head (--new-head) needs start (--start): a file of weights whose head is replaced")
     build = partial(_build, model_name, prepared.class_names, settings, recipe, start, new_head)
     folder = run_folder(run_name(model_name, recipe, settings) if name is None else name)
     build(tell=True)  # wrong names, settings and weights end here, early
+    settings_of_run = {"model": model_name, "settings": settings, "recipe": recipe.as_dict(),
+                       "manifest_sha256": manifest_hash(prepared.manifest)}
+    if start is not None:
+        settings_of_run["start"] = {"sha256": checksum(start), "new_head": new_head}
     with parallel.lost_rank_told():
         parallel.agree(settings_of_run | {"recipe": {**recipe.as_dict(), "data": None}})
         if parallel.rank():  # the lock and the record are rank 0's

@@ -19,7 +19,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -278,10 +278,11 @@ def _check_regular(path, status):
         raise ValueError(f"{path} is {kind}, not a file: nothing is read from it, and nothing written there")
 
 
-def checksum(path: Path | str, algorithm: str = "sha256") -> str:
-    """Hex digest of a file's content; `algorithm` is any name that `hashlib.new` knows. Raises as `open_regular`."""
+def checksum(source: Path | str | IO[bytes], algorithm: str = "sha256") -> str:
+    """Hex digest of a file's content, of a path or of an open file from where it stands; `algorithm` is any name that
+    `hashlib.new` knows. Raises as `open_regular`."""
     digest = hashlib.new(algorithm)
-    with open_regular(path) as file:
+    with open_regular(source) if isinstance(source, str | Path) else nullcontext(source) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -7,7 +7,7 @@ as streams (`asymmlib.data.packing`) and written by the few lines below. In whic
 """
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -68,23 +68,27 @@ def members(archive: Path | str, names_encoding: str | None = None) -> list[Memb
         return _checked(source, names_encoding)
 
 
-def unpack(archive: Path | str, target: Path | str, keep: Callable[[PurePosixPath], bool] | None = None,
+def unpack(archive: Path | str, target: Path | str,
+           keep: Callable[[list[PurePosixPath]], Collection[PurePosixPath]] | None = None,
            names_encoding: str | None = None) -> Path:
     """Unpack a zip or a tar into the folder `target`, which appears only when it is complete.
 
     A target that exists is therefore complete: it is left as it is. Two processes may unpack at once; the second one
     to finish discards its copy. Litter is skipped.
-    keep: function of a member's path (`PurePosixPath`) that says whether to unpack it; default all.
+    keep: function of the paths of all members that returns those to unpack, and may raise; default all. A packed tar
+    is read twice as it is, to list it and to unpack it.
     Returns the target. Raises what `members` raises, and `OSError` where the target cannot be written.
     """
     target = Path(target)
     if target.exists():
         return target
     with opened(archive) as source:
-        wanted = [member for member in _checked(source, names_encoding) if keep is None or keep(member.path)]
+        found = _checked(source, names_encoding)
+        wanted = None if keep is None else keep([member.path for member in found])
         with atomic_folder(target) as temporary:
-            for member in wanted:
-                _extract(source, member, temporary)
+            for member in found:
+                if wanted is None or member.path in wanted:
+                    _extract(source, member, temporary)
     return target
 
 

@@ -181,9 +181,11 @@ def _inspect(files, known, progress):
     for path in tqdm(every, desc="checking pictures", unit="picture", delay=1, disable=not progress):
         try:
             _check_name(f"{path.parent.name}/{path.name}")
-            digest = checksum(path)
-            if digest not in known:
-                decode(path)
+            with open_regular(path) as file:  # once for both: of small pictures that is what costs
+                digest = checksum(file)
+                if digest not in known:
+                    file.seek(0)
+                    decode(file)
             digests[path] = digest
         except Exception as error:  # decoders fail in many ways on bad bytes; each is listed by path
             problems[path] = "an empty file" if _is_empty(path) else _reason(error, path)

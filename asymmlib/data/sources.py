@@ -210,7 +210,7 @@ def _fetch_caltech(choice, folder, archive, progress):
         inner = [member.path for member in members(packed) if member.path.name == CALTECH_INNER]
         if not inner:
             return _unpack_caltech(choice, packed, images)
-        outer = unpack(packed, temporary_name(folder / "outer"), keep=lambda path: path in inner)
+        outer = unpack(packed, temporary_name(folder / "outer"), keep=lambda _: inner)
         try:
             return _unpack_caltech(choice, outer / inner[0], images)
         finally:
@@ -234,14 +234,19 @@ def _caltech_archive(archive, progress):
 
 
 def _unpack_caltech(choice, packed, images):
-    """Unpack the classes of a choice, after making sure that the rule chooses the sixteen in this archive too."""
-    pictures = Counter(member.path.parent.name for member in members(packed) if member.path.suffix == ".jpg")
+    return find_images(unpack(packed, images, keep=lambda paths: _caltech_pictures(choice, packed, paths)))
+
+
+def _caltech_pictures(choice, packed, paths):
+    """The members of the classes of a choice, after making sure that the rule chooses the sixteen in this archive too.
+    """
+    pictures = Counter(path.parent.name for path in paths if path.suffix == ".jpg")
     found = largest_classes(pictures)
     if found != CALTECH16:
         raise ValueError(f"{packed} is not Caltech-101: its {CALTECH_CLASSES} largest categories below {CALTECH_BELOW} "
                          f"pictures are {', '.join(found) or 'none'}; they should be {', '.join(CALTECH16)}")
     wanted = CALTECH16 if choice == "caltech16" else set(pictures) - {CALTECH_BACKGROUND}
-    return find_images(unpack(packed, images, keep=lambda path: path.parent.name in wanted))
+    return {path for path in paths if path.parent.name in wanted}
 
 
 def _has_folders(folder):

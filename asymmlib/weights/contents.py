@@ -28,6 +28,8 @@ SAVE = "torch.save(model.state_dict(), OUT) in PyTorch, paddle.save(model.state_
 DISTRIBUTED = ("a distributed checkpoint, of which this makes one file: python -m "
                "torch.distributed.checkpoint.format_utils dcp_to_torch {path} OUT.pth")
 
+LAST = "last.safetensors"  # what the folder of a run of ours holds
+
 
 class Leaf(NamedTuple):
     """An array of a file, and the name of the dict or module that it stands in ("" for the outermost)."""
@@ -75,11 +77,12 @@ def read_contents(path: Path | str) -> Contents:
     try:
         if path.is_dir():
             raise ValueError(f"{path} is a folder, not a file of weights: " + (
-                DISTRIBUTED.format(path=path) if (path / ".metadata").is_file() else "give one of the files in it"))
+                DISTRIBUTED.format(path=path) if (path / ".metadata").is_file() else
+                f"give {path / LAST}" if (path / LAST).is_file() else "give one of the files in it"))
         with open_regular(path) as file:
             data = file.read()
     except FileNotFoundError:
-        raise FileNotFoundError(f"no weights at {path}") from None
+        raise FileNotFoundError(f"no weights at {path}: there is no such file") from None
     try:
         contents = _parse(data, path)
         contents.source = path
@@ -134,6 +137,7 @@ def _unknown(head, path):
     what = kind.what if kind else f"of no kind that is read here (it begins with {head[:8].hex(' ')})"
     remedy = ("it names files of which each has a part: join them, load_state_dict in PyTorch, and save the whole, "
               "torch.save(model.state_dict(), OUT)" if b'"weight_map"' in head else
+              f"give the file of weights itself, as it is written by {SAVE}" if kind and kind.what == "a text" else
               kind.remedy if kind and "fetch" in kind.remedy else
               "numpy.savez(OUT, **state) writes a whole state" if kind and "NumPy" in kind.what else
               "unpack it, and give the file of weights in it" if kind and "archive" in kind.what else SAVE)

@@ -35,8 +35,13 @@ REMEDIES = {
     r"\.weight_[gv]$": "call torch.nn.utils.remove_weight_norm(layer) for each such layer",
     r"_packed_params|zero_point$|activation_post_process": "it is quantised: save the network from before that",
     r"flat_param": "it is sharded by FSDP: save the full state dict (StateDictType.FULL_STATE_DICT)",
-    r"(momentum_buffer|exp_avg|exp_avg_sq)$": "it has an optimiser's state alone: give the file of the network",
     r"\.lora_[AB]": "it has adapters: merge them (merge_and_unload)",
+}
+ALONE = {  # the same of names in a file without any network
+    r"(^|\.)state\.\d+\.\w+$|(momentum_buffer|exp_avg|exp_avg_sq)$":
+        "it has an optimiser's state alone: give the file of the network",
+    r"\.[wb]_\d+_\w+_\d+$":
+        "it has an optimiser's state of Paddle alone (.pdopt): give the file of the network (.pdparams)",
 }
 
 
@@ -144,7 +149,7 @@ class Found:
     def remedy(self) -> str:
         """What to do about a file that does not fit, by its names; "" where they tell nothing."""
         head = "\nIt has a classifier of its own: to start from the rest, add --new-head (new_head=True)"
-        return odd_tensors(self.contents) + (_remedy(self.contents) or (head if self.heads() else ""))
+        return odd_tensors(self.contents) + (_remedy(self.contents, REMEDIES) or (head if self.heads() else ""))
 
     def left_out(self) -> list[str]:
         """What else is in the file, by the outermost name that holds nothing of the network."""
@@ -225,9 +230,9 @@ def odd_tensors(contents: Contents) -> str:
             "(value.dequantize(), value.to_dense())")
 
 
-def _remedy(contents):
+def _remedy(contents, remedies):
     """What the names tell to do, as a line; "" where they tell nothing."""
-    return next((f"\n{remedy}" for pattern, remedy in REMEDIES.items()
+    return next((f"\n{remedy}" for pattern, remedy in remedies.items()
                  if any(re.search(pattern, name) for name in contents.leaves)), "")
 
 
@@ -237,4 +242,5 @@ def _nothing(contents, source):
         return (f"{source} holds no arrays" + (f", only {', '.join(contents.entries[:5])}" if contents.entries else "")
                 + ": save the weights, torch.save(model.state_dict(), OUT)" + odd_tensors(contents))
     return (f"{source}: none of the {len(names)} names is of an AsymmNet (the first: {', '.join(names[:3])}); known "
-            f"namings: {', '.join(NAMINGS)}" + (_remedy(contents) or f"\nTo save the network itself: {SAVE}"))
+            f"namings: {', '.join(NAMINGS)}"
+            + (_remedy(contents, REMEDIES | ALONE) or f"\nTo save the network itself: {SAVE}"))

@@ -115,13 +115,17 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str,
         with open_regular(path) as file:
             content = file.read()
     except FileNotFoundError:
-        raise FileNotFoundError(f"no weights at {path}") from None
+        raise FileNotFoundError(f"no weights at {path}: there is no such file") from None
+    if len(content) > 8 and content[8:9] != b"{":  # after the length of the header comes the header, JSON
+        raise ValueError(f"{path} is no safetensors file: give one that this library wrote (AsymmNets are also read "
+                         "from what python -m asymmlib convert --help names)")
     try:
         tensors, metadata, signed = unpack_tensors(content)
     except ValueError as error:  # says what to do
         raise ValueError(f"{path}: {error}") from error
     except DAMAGE as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({error})") from error
+        raise ValueError(f"{path} is not a complete safetensors file ({error}): copy or fetch it again, or make it "
+                         "anew") from error
     if not signed:  # by somebody else, who may mean anything by that word
         metadata.pop(SETTINGS, None)
     return tensors, metadata
@@ -179,6 +183,8 @@ def _remedy(network, problems, names):
     if all(problem.startswith("unexpected ") for problem in problems):
         return ("\nThe network is there whole, with more beside it: save it without these entries, state.pop(NAME), "
                 "if they are no part of it")
+    if all("not finite" in problem for problem in problems):
+        return "\nIts training broke down: take a checkpoint from before that, or train it at a lower learning rate"
     last = tuple(f"{names[name]} has shape" for name in _head_names(network))
     return ("\nOther classes: to start from all but the last layer, add --new-head (new_head=True)"
             if all(problem.startswith(last) for problem in problems) else "")

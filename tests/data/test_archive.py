@@ -79,7 +79,7 @@ def test_zip_and_tar_are_unpacked(tmp_path, make, name):
 
 def test_keep_chooses_members(tmp_path):
     packed = make_zip(tmp_path / "x.zip", FILES)
-    unpack(packed, tmp_path / "out", keep=lambda path: path.parent.name == "cat")
+    unpack(packed, tmp_path / "out", keep=lambda paths: [path for path in paths if path.parent.name == "cat"])
     assert list(tree(tmp_path / "out")) == ["Images/cat/a b.jpg"]
 
 

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -19,13 +20,31 @@ from outcomes import Counts, expect
 SOON_S = 300  # for a line to be printed on a machine with much other work; on any other it comes in a second
 
 
-def line(spoken, pattern, how="hung"):
-    """The match of a pattern in what a job prints, as soon as it is there."""
-    begun = time.monotonic()
+def line(job, pattern, how="hung"):
+    """The match of a pattern in what a job prints, as soon as it is there; a job that has ended prints nothing more."""
+    process, said, spoken = job
+    begun, ended = time.monotonic(), None
     while not (found := re.search(pattern, spoken.read_text(), re.M)):
-        expect(time.monotonic() - begun < SOON_S, how, f"never printed {pattern!r}: {spoken.read_text()[-300:]}")
+        seen = f"{pattern!r}: {spoken.read_text()[-300:]} {said.read_text()[-300:]}"
+        expect(ended is None, "crashed", f"ended ({ended}) without {seen}")
+        expect(time.monotonic() - begun < SOON_S, how, f"never printed {seen}")
+        ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         time.sleep(0.02)
     return found
+
+
+@contextmanager
+def jobs_of_one_trial():
+    """A list for jobs, which are killed at the end of the block. Each is a fork, which leaves this block, too, when it
+    ends: that one may not touch the others."""
+    parent, jobs = os.getpid(), []
+    try:
+        yield jobs
+    finally:
+        for process, *_ in jobs if os.getpid() == parent else ():
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
 
 
 def epochs(root):
@@ -40,10 +59,10 @@ def takes_over(root, first, second, number):
     os.kill(first[0], number)
     status = storm.wait(first[0])
     expect(status == (-number if number == signal.SIGKILL else 128 + number), "crashed", f"status {status}")
-    done = epochs(root)
-    found = int(line(second[2], r"goes on after epoch (\d+)")[1])
+    done = int(re.findall(r"^epoch +(\d+)", first[2].read_text(), re.M)[-1])  # the record is the second job's already
+    found = int(line(second, r"goes on after epoch (\d+)")[1])
     expect(found in (done, done - 1), "lost", f"{done} epochs were done, the second job goes on after {found}")
-    line(second[2], rf"^epoch +{found + 1}\b")
+    line(second, rf"^epoch +{found + 1}\b")
     os.kill(second[0], signal.SIGINT)
     storm.promised(second[0], second[1], signal.SIGINT)
 
@@ -53,32 +72,23 @@ def gives_up(root, first, second):
     os.kill(second[0], signal.SIGINT)
     storm.promised(second[0], second[1], signal.SIGINT)
     done = epochs(root)
-    line(first[2], rf"^epoch +{done + 2}\b")
+    line(first, rf"^epoch +{done + 2}\b")
     os.kill(first[0], signal.SIGTERM)
     storm.promised(first[0], first[1], signal.SIGTERM)
 
 
 def trial(root, number):
-    first = storm.start(root, 2 * number, storm.command(root, 0))
-    jobs = [first]
-    try:
-        line(first[2], r"^epoch ")
-        second = storm.start(root, 2 * number + 1, storm.command(root, 0))
-        jobs.append(second)
-        told = line(second[2], r"waiting for another process .*: process (\d+) on (.*);", "silent")
+    with jobs_of_one_trial() as jobs:
+        jobs.append(first := storm.start(root, 2 * number, storm.command(root, 0)))
+        line(first, r"^epoch ")
+        jobs.append(second := storm.start(root, 2 * number + 1, storm.command(root, 0)))
+        told = line(second, r"waiting for another process .*: process (\d+) on (.*);", "silent")
         expect(told.groups() == (str(first[0]), platform.node()), "silent", f"told: {told[0]}")
         ends = (lambda: takes_over(root, first, second, signal.SIGKILL), lambda: gives_up(root, first, second),
                 lambda: takes_over(root, first, second, signal.SIGTERM))
         ends[number % len(ends)]()
         epochs(root)
         storm.whole(root / "runs")
-    finally:
-        for process, *_ in jobs:
-            try:
-                os.kill(process, signal.SIGKILL)
-                os.waitpid(process, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
 
 
 if __name__ == "__main__":

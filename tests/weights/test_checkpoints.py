@@ -74,12 +74,43 @@ def test_the_bytes_tell_the_kind(name, tmp_path):
     (b"\x80\x04" + bytes(99), "cannot be read"),
     (pickle.dumps(3), "holds no arrays"),
     (pickle.dumps({"a": 1}) + b"more", "bytes behind its pickle"),
+    (b"epochs: 90\n", "is a text, not a file of weights: give the file of weights itself"),
+    (b"\x40" + bytes(7) + b'{"a":', "is not a complete safetensors file"),
 ])
 def test_other_files_are_named_with_a_remedy(content, message, tmp_path, capsys):
     (tmp_path / "x.pth").write_bytes(content)
     assert main(["convert", str(tmp_path / "x.pth"), str(tmp_path / "y.safetensors")]) == 2
     error = capsys.readouterr().err
     assert message in error and "x.pth" in error
+
+
+@pytest.mark.parametrize(("name", "remedy"), [
+    ("state.0.momentum_buffer", "give the file of the network"), ("optimizer.state.7.square_avg", "of the network"),
+    ("conv2d_0.w_0_velocity_0", ".pdparams"), ("batch_norm2d_3.b_0_beta1_pow_acc_0", ".pdparams"),
+])
+def test_an_optimiser_alone_is_named(name, remedy, tmp_path):
+    np.savez(tmp_path / "x.npz", **{name: np.zeros(3, np.float32)})
+    with pytest.raises(ValueError, match="an optimiser's state") as caught:
+        find_network(read_contents(tmp_path / "x.npz"), "x.npz")
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(("start", "message"), [
+    ("nothing.safetensors", "no weights at nothing.safetensors: there is no such file"),
+    ("", "is a folder, not a file of weights"), ("a-run", "give a-run/last.safetensors"),
+    ("broken.safetensors", "its training broke down"),
+])
+def test_what_no_training_starts_from(start, message, home, picture_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-run").mkdir()
+    (tmp_path / "a-run" / "last.safetensors").touch()
+    network = AsymmNet("small", 3, 0.35, 1)
+    network.stem.conv.weight.set_value(network.stem.conv.weight.numpy() * np.nan)
+    save_weights(network, "broken.safetensors")
+    assert main(["train", "--model", "asymmnet_small", "--width", "0.35", "--data", str(picture_folder),
+                 "--start", start]) == 2
+    assert message.lower() in capsys.readouterr().err.lower()
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_distributed_checkpoint_is_named(tmp_path):

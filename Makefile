@@ -161,7 +161,8 @@ bench: $(READY)
 figures: $(READY)
 	$(RUN) -m asymmbook draw
 
-# VisualDL in Chromium with the runs of notebook 3, which must have been executed: book/images/visualdl.png
+# VisualDL in Chromium, in both languages, with the runs of notebook 3, which must have been executed:
+# book/images/visualdl*.png
 visualdl: $(READY)
 	$(if $(wildcard $(STORED_RUNS)),ASYMMLIB_RUNS=$(STORED_RUNS)) $(RUN) -m asymmbook visualdl
 

@@ -35,8 +35,8 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: bench book book-zh catalogues figures test quick faults mutants serve notebooks lint unit nbtest site browser \
-  visualdl wheel aistudio clean setup executed english chinese pdf printed
+.PHONY: bench book book-zh catalogues figures test quick faults mutants owndata serve notebooks lint unit nbtest site \
+  browser visualdl wheel aistudio clean setup executed english chinese pdf printed
 .DEFAULT_GOAL := book
 
 setup: $(READY) $(BROWSER)
@@ -152,6 +152,10 @@ mutants: $(READY)
 	OMP_NUM_THREADS=1 $(RUN) -W ignore tests/mutation/trials.py
 	ASYMMLIB_MUTANTS=all $(RUN) -m pytest -q tests/book/test_written.py tests/book/test_visualdl.py -k 'gone or photographed'
 
+# All notebooks on folders of pictures as readers have them; `test` runs the first two on some of these.
+owndata: $(READY)
+	ASYMMLIB_NOTEBOOKS=all $(RUN) -m pytest -q -rs tests/book/test_own_data.py
+
 # Speed and memory of everything in one interleaved run -> results/bench.csv; `benchmarks/bench.py --quick` only prints.
 bench: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
@@ -161,7 +165,8 @@ bench: $(READY)
 figures: $(READY)
 	$(RUN) -m asymmbook draw
 
-# VisualDL in Chromium with the runs of notebook 3, which must have been executed: book/images/visualdl.png
+# VisualDL in Chromium, in both languages, with the runs of notebook 3, which must have been executed:
+# book/images/visualdl*.png
 visualdl: $(READY)
 	$(if $(wildcard $(STORED_RUNS)),ASYMMLIB_RUNS=$(STORED_RUNS)) $(RUN) -m asymmbook visualdl
 

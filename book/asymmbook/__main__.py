@@ -83,9 +83,9 @@ def _draw(options):
 
 
 def _visualdl(options):
-    """Photograph VisualDL with the runs that notebook 3 has left in runs/, book/images/visualdl.png; needs Chromium."""
-    from asymmbook.pages.visualdl import photograph
-    print(photograph())
+    """Photograph VisualDL with the runs that notebook 3 has left in runs/, for both editions; needs Chromium."""
+    from asymmbook.pages.visualdl import write_photographs
+    print(*write_photographs(), sep="\n")
 
 
 def _font(options):

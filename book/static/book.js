@@ -7,6 +7,8 @@ if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = f
 // 12, -3.5, 1e-05, 4,816, 97 %, < 0.001, 20.7 M, 70.8 ± 1.4, 65.9–75.2: as NUMBER in asymmbook/pages/tables.py
 const NUMBER = /^([<>≤≥]=? ?)?[-+]?\d[\d.,]*(e[-+]?\d+)?( ?[%kMG×])?( ?[±–] ?[\d.,]+)?$/;
 
+const SHORT = 12;  // letters of a row's name that stay on one line
+
 // Numbers stand right-aligned under their headings; columns are counted from the right, as an index may span rows
 function alignNumbers(table) {
   const rows = [...table.rows].map(row => [...row.cells].filter(cell => cell.colSpan === 1).reverse());
@@ -17,6 +19,7 @@ function alignNumbers(table) {
     if (!values.length || !values.every(text => NUMBER.test(text))) continue;
     for (const row of rows) row[column]?.classList.add("number");
   }
+  for (const name of table.querySelectorAll("tbody th")) name.classList.toggle("short", name.textContent.length <= SHORT);
 }
 
 document.addEventListener("DOMContentLoaded", () => {

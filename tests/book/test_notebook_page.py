@@ -12,6 +12,12 @@ def test_the_time_left_is_left_out_and_all_else_is_printed(capsys):
         "epoch   1/3  loss 3.089  38 images/s", "epoch   2/3  38 images/s", "two left", "0:00:10 left"]
 
 
+def test_words_of_one_line_stay_apart(capsys):
+    with settled():
+        print("---", "ResNet50")
+    assert capsys.readouterr().out == "--- ResNet50\n"
+
+
 def test_lines_are_broken_where_a_page_ends(capsys):
     words = " ".join(["word"] * 40)
     with settled():

@@ -139,7 +139,7 @@ def resolve(name):
     raise ImportError(name)
 
 
-OF_TESTS = {"ASYMMLIB_FAULTS", "ASYMMLIB_MUTANTS"}  # settings that tests read
+OF_TESTS = {"ASYMMLIB_FAULTS", "ASYMMLIB_MUTANTS", "ASYMMLIB_NOTEBOOKS"}  # settings that tests read
 
 
 def check_settings(settings):

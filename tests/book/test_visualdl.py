@@ -4,8 +4,9 @@ import os
 import pytest
 from PIL import Image
 
+from asymmbook.checkout import project_root
 from asymmbook.pages.browser import find_chromium
-from asymmbook.pages.visualdl import HEIGHT, PATTERNS, WIDTH, find_runs, photograph
+from asymmbook.pages.visualdl import HEIGHT, LANGUAGES, PATTERNS, WIDTH, find_runs, photograph
 
 
 def write_curves(runs):
@@ -24,19 +25,28 @@ def test_missing_runs_are_named(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("edition", LANGUAGES)
 @pytest.mark.skipif(os.environ.get("ASYMMLIB_MUTANTS") != "all", reason="most of a minute: `make mutants` does it, too")
-def test_the_page_is_photographed(tmp_path, monkeypatch):
+def test_the_page_is_photographed(tmp_path, monkeypatch, edition):
     pytest.importorskip("playwright")
     if find_chromium() is None:
         pytest.skip("no Chromium here; on Debian: apt install chromium")
     write_curves(tmp_path / "runs")
     monkeypatch.setenv("ASYMMLIB_RUNS", str(tmp_path / "runs"))
-    with Image.open(photograph(tmp_path / "page.png")) as picture:
+    with Image.open(photograph(tmp_path / "page.png", edition)) as picture:
         assert picture.size == (WIDTH, HEIGHT)
         colours = {picture.convert("RGB").getpixel((x, y)) for x in range(100, 480, 2) for y in range(240, 520, 2)}
     assert any(max(colour) - min(colour) > 100 for colour in colours), "a chart without a curve"
 
 
-def test_the_stored_picture_is_small():
-    from asymmbook.checkout import project_root
-    assert (project_root() / "book" / "images" / "visualdl.png").stat().st_size < 200_000
+@pytest.mark.parametrize("name", [name for *_, name in LANGUAGES.values()])
+def test_the_stored_pictures_are_small(name):
+    path = project_root() / "book" / "images" / name
+    assert path.stat().st_size < 200_000
+    with Image.open(path) as picture:
+        assert picture.size == (WIDTH, HEIGHT)
+
+
+def test_the_editions_have_pictures_of_their_own():
+    english, chinese = ((project_root() / "book" / "images" / name).read_bytes() for *_, name in LANGUAGES.values())
+    assert english != chinese

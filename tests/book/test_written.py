@@ -119,7 +119,7 @@ def test_lines_fit_the_page(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_cells_have_one_idea(path):
     lines = [len(cell.source.splitlines()) for cell in cells(path) if "hide-cell" not in cell.tags]
-    assert 3 <= statistics.median(lines) <= 8
+    assert 6 <= statistics.median(lines) <= 8
 
 
 @pytest.mark.slow

@@ -78,6 +78,18 @@ ASKEW = """[...document.querySelectorAll('.bd-article table')].flatMap(table => 
   }
   return found;
 })"""
+# what tables look like: for each part of one and each property, its values where they differ from table to table
+LOOKS = """(() => {
+  const parts = {'': ['borderTopWidth', 'borderLeftWidth', 'fontSize', 'color'],
+    'thead tr': ['backgroundColor', 'borderBottomWidth', 'borderBottomColor'],
+    'tbody tr': ['backgroundColor', 'borderBottomWidth', 'borderBottomColor'],
+    ':is(th, td)': ['backgroundColor', 'borderLeftWidth', 'borderTopWidth', 'paddingLeft', 'verticalAlign']};
+  return Object.entries(parts).flatMap(([part, names]) => names.map(name => {
+    const found = [...document.querySelectorAll(`.bd-article table ${part}`)].filter(e => e.checkVisibility());
+    const values = [...new Set(found.map(e => getComputedStyle(e)[name]))];
+    return values.length > 1 ? `${part || 'table'}, ${name}: ${values.join(' | ')}` : '';
+  })).filter(Boolean);
+})()"""
 # Of the thousands of tokens of a page's code, the first of each style stands for those that look the same: their
 # contrast took half the time of these tests. What passes is thousands of records a page: it stays in the browser
 VIOLATIONS = """(() => {
@@ -271,6 +283,7 @@ def test_page(visit):
         assert overflow <= 0, f"{name} is {overflow} px too wide on a screen of {width} px"
     assert page.evaluate(CLIPPED) == [], f"cut off on {name} at {WIDTHS[0]} px"
     assert page.evaluate(ASKEW) == [], f"numbers in tables of {name}"
+    assert page.evaluate(LOOKS) == [], f"tables of {name} look different"
     assert page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)") == []
     assert visit.problems == []
     assert visit.weight() <= MAX_BYTES, f"{name} weighs {visit.weight():,} bytes"

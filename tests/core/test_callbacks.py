@@ -1,5 +1,6 @@
 """Callbacks one by one, without a training: which weights are kept, what a row holds, what a line says."""
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,6 +147,8 @@ def test_visualdl_gets_every_column_at_its_epoch(tmp_path):
     for epoch, lr in ((4, 0.5), (5, 0.25)):
         log.on_epoch_end(0, {"row": {"epoch": epoch, "train_loss": 2.0, "lr": lr}})
     log.on_train_end()
+    waiting = [thread for thread in threading.enumerate() if type(thread).__module__.startswith("visualdl")]
+    assert not waiting, "what a thread of VisualDL holds when the process ends is lost"
     (file,) = (tmp_path / "curves").iterdir()
     reader = visualdl.LogReader(file_path=str(file))
     assert [(point.id, point.value) for point in reader.get_data("scalar", "lr")] == [(4, 0.5), (5, 0.25)]

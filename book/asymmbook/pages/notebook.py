@@ -102,4 +102,6 @@ class _Settled(io.TextIOBase):
 
 
 def _fit(line):
+    if len(line) <= COLUMNS:  # `print` writes its words one by one, and the spaces between them
+        return line
     return textwrap.fill(line, COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

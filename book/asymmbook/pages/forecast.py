@@ -1,0 +1,103 @@
+"""Which baselines the notebooks train, and how long a training will take here, told before it begins.
+
+`ASYMMLIB_BASELINES` names the baselines. The pace is that of this machine: one step of each network, timed.
+"""
+import os
+import time
+from collections.abc import Iterable, Mapping
+
+import paddle
+import paddle.nn.functional as F
+import pandas as pd
+
+from asymmlib.data.sources import Prepared
+from asymmlib.fast import accelerate
+from asymmlib.models import MODELS, create_model
+from asymmlib.recipes import Recipe
+from asymmlib.runs import find_run
+from asymmlib.training import make_optimizer, make_schedule, run_name
+
+__all__ = ["BASELINES", "baselines", "forecast", "pace", "sentence"]
+
+BASELINES = ("resnet50", "vgg19", "mobilenet_v2")  # of the article, in its order
+PICTURES = 8  # of the step that is timed
+EVALUATED = 1 / 3  # of the time of training: a picture that is only evaluated goes forward, not back
+HOURS = 3600  # from two of them on, minutes are hours
+
+
+def baselines(names: Iterable[str] = BASELINES) -> tuple[str, ...]:
+    """Those of `names`, all baselines unless told, that `ASYMMLIB_BASELINES` names (between commas), or all of them.
+
+    Raises `ValueError` that names what is no baseline, and what the setting accepts.
+    """
+    wanted = [name for name in os.environ.get("ASYMMLIB_BASELINES", "").replace(",", " ").split() if name]
+    for name in wanted:
+        if name not in BASELINES:
+            raise ValueError(f"ASYMMLIB_BASELINES: {name!r} is no baseline; accepted are {', '.join(BASELINES)}, one "
+                             "or more of them between commas")
+    return tuple(name for name in names if not wanted or name in wanted)
+
+
+def forecast(recipes: Mapping[str, Recipe], prepared: Prepared) -> pd.DataFrame:
+    """What training each network by its recipe means: a row a network, by its label, with readers' words as columns.
+
+    The time, in `seconds` of `attrs`, is that of the epochs that its run has not finished. Nothing is written.
+    """
+    shares = prepared.manifest["split"].value_counts()
+    rows, seconds = {}, []
+    for name, recipe in recipes.items():
+        todo = recipe.epochs - _done(name, recipe.replace(data=prepared.name))
+        train = _pictures(prepared, recipe)
+        visits = todo * (train + EVALUATED * shares.get("eval", 0))
+        seconds.append(visits * pace(name, recipe, len(prepared.class_names)) if todo else 0.0)
+        rows[MODELS[name].label] = {"recipe": recipe.name, "pixels, each side": recipe.image_size,
+                                    "training pictures": train, "epochs to train": todo}
+    table = pd.DataFrame(rows).T
+    unit, scale = ("hours", HOURS) if sum(seconds) >= 2 * HOURS else ("minutes", 60)
+    table[f"{unit} here, about"] = [f"{value / scale:.1f}" for value in seconds]
+    table.attrs["seconds"] = dict(zip(recipes, seconds, strict=True))
+    return table
+
+
+def sentence(table: pd.DataFrame) -> str:
+    """What a table of `forecast` comes to."""
+    seconds = table.attrs["seconds"].values()
+    if not any(seconds):
+        return "All of these runs are finished: they are opened, and nothing is trained."
+    total, count = sum(seconds), sum(value > 0 for value in seconds)
+    took = f"{total / HOURS:.1f} hours" if total >= 2 * HOURS else f"{total / 60:.1f} minutes"
+    return (f"{count} of {len(seconds)} networks will be trained, which takes about {took} on this machine at the pace "
+            "of one step of each, timed just now.")
+
+
+def pace(name: str, recipe: Recipe, classes: int) -> float:
+    """Seconds a picture of one training step here, by the recipe's size and kernels; memory is fetched by one before.
+    """
+    network = create_model(name, classes)
+    optimizer = make_optimizer(network, recipe, make_schedule(recipe, 1)[0])
+    if recipe.accelerate and paddle.device.get_device() == "cpu":
+        accelerate(network, optimizer=optimizer)
+    pictures = paddle.randn([PICTURES, 3, recipe.image_size, recipe.image_size])
+    labels = paddle.zeros([PICTURES, 1], "int64")
+    for _ in range(2):
+        started = time.perf_counter()
+        F.cross_entropy(network(pictures), labels).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        network.parameters()[0].sum().item()  # a GPU answers when it is done
+    return (time.perf_counter() - started) / PICTURES
+
+
+def _pictures(prepared, recipe):
+    train = prepared.manifest.loc[prepared.manifest["split"] == "train", "class"]
+    most = recipe.train_per_class or len(train)
+    return int(train.value_counts().clip(upper=most).sum())
+
+
+def _done(name, recipe):
+    """Epochs that the run of a network has behind it; 0 where there is none that can be opened."""
+    try:
+        run = find_run(run_name(name, recipe, {}))
+        return recipe.epochs if run.finished else len(run.history)
+    except (FileNotFoundError, ValueError):
+        return 0

@@ -108,8 +108,9 @@ def export(options: Namespace) -> None:
     folder = _export_folder(options.to, classifier)
     prepared = _training_pictures(options, classifier, forms) if forms else None
     differences = export_classifier(classifier, folder, options.uint8, options.free_size)
-    if forms:
-        from asymmlib.deploy.quantise import CALIBRATION, LARGEST_LOSS, quantise, readable
+    if prepared is not None:
+        from asymmlib.deploy.quantise import LARGEST_LOSS, quantise, readable
+        from asymmlib.deploy.quantisers import CALIBRATION
         table = quantise(classifier, folder, prepared, forms, options.calibration or CALIBRATION,
                          LARGEST_LOSS if options.largest_loss is None else options.largest_loss)
         print(readable(table).to_string())

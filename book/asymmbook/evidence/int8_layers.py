@@ -27,12 +27,12 @@ def channel_ranges(network: nn.Layer) -> pd.DataFrame:
     layer, kind ("depthwise" or "other"), channel; range: largest absolute weight with batch norm folded in; variance:
     batch norm's running one; steps: how many of the `STEPS` of its layer the range takes, 1/2 or less being none.
     """
-    rows, before = [], None
+    rows: list[pd.DataFrame] = []
     for name, layer in network.named_sublayers():
         if isinstance(layer, nn.Conv2D):
-            before = name, layer
+            before, convolution = name, layer
         elif isinstance(layer, nn.BatchNorm2D):
-            rows.append(_rows(*before, layer))
+            rows.append(_rows(before, convolution, layer))
     return pd.concat(rows, ignore_index=True)
 
 

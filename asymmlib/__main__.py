@@ -7,6 +7,7 @@ import sys
 
 from asymmlib.base import interrupts
 from asymmlib.base.commands import run_command
+from asymmlib.data.commands import data_options, prepared_pictures
 from asymmlib.deploy.commands import (
     NETWORK,
     bench_infer,
@@ -21,10 +22,6 @@ from asymmlib.recipes import RECIPES, get_recipe
 
 __all__ = ["console", "main"]
 
-DATA_HELP = ('"sample" (drawn by this project), "caltech16", "caltech101", or the path of a folder of class folders '
-             "or of a zip or tar of one; default: ASYMMLIB_DATA, else sample")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status."""
     return run_command(COMMANDS, "asymmlib", "AsymmNet in PaddlePaddle: data, training, evaluation and prediction from "
@@ -38,22 +35,10 @@ def console() -> None:
     sys.exit(status)
 
 
-def _data_options(command):
-    command.add_argument("--data", help=DATA_HELP)
-    command.add_argument("--archive", help="with either Caltech: a local copy of caltech-101.zip instead of a download")
-    command.add_argument("--test-share", action="store_true", help="keep another fifth of every class for a test split")
-    command.add_argument("--on-error", choices=("error", "skip"), default="error",
-                         help="unreadable pictures: stop and list them, or leave them out and list them")
-    command.add_argument("--names-encoding", metavar="ENCODING",
-                         help="of the names in an archive that do not say it: gb18030, cp932, cp850, big5 ...")
-
-
 def _prepare(options):
     """Fetch or draw the pictures, check every one, and write the manifest of the split."""
     from asymmlib.data.manifest import counts
-    from asymmlib.data.sources import prepare
-    prepared = prepare(options.data, archive=options.archive, test_share=options.test_share,
-                       on_error=options.on_error, names_encoding=options.names_encoding)
+    prepared = prepared_pictures(options)
     table = counts(prepared.manifest)
     print(table.to_string())
     totals = ", ".join(f"{total} {split}" for split, total in table.sum().items() if split != "total")
@@ -74,7 +59,7 @@ def _models(options):
 
 
 def _train_options(command):
-    _data_options(command)
+    data_options(command)
     command.add_argument("--model", default="asymmnet_large", help="a name from `models` (default asymmnet_large)")
     command.add_argument("--recipe", help=f"one of {', '.join(RECIPES)}; default: ASYMMLIB_RECIPE, else quick")
     command.add_argument("--width", type=float, help="AsymmNet's width multiplier (default 1.0)")
@@ -95,7 +80,6 @@ def _train(options):
     python -m paddle.distributed.launch, several processes share one run; the batch size counts their pictures together.
     """
     from asymmlib.base import parallel
-    from asymmlib.data.sources import prepare
     from asymmlib.records.opening import run_folder
     from asymmlib.training import train
     if options.name is not None:
@@ -105,8 +89,7 @@ def _train(options):
                if getattr(options, field) is not None}
     recipe = get_recipe(options.recipe).replace(**changed)
     with parallel.in_turn(parallel.local_rank()):
-        prepared = prepare(options.data or recipe.data, archive=options.archive, on_error=options.on_error,
-                           test_share=options.test_share or recipe.test_share, names_encoding=options.names_encoding)
+        prepared = prepared_pictures(options, recipe.data, recipe.test_share)
     run = train(options.model, recipe, width=options.width, asymmrate=options.asymmrate, prepared=prepared,
                 name=options.name, fresh=options.fresh, start=options.start, new_head=options.new_head)
     result = run.info["result"]
@@ -115,21 +98,18 @@ def _train(options):
 
 
 def _evaluate_options(command):
-    _data_options(command)
+    data_options(command)
     network_options(command, positional=True)
     command.add_argument("--split", default="eval", help="train, eval or test (default eval)")
 
 
 def _evaluate(options):
     """Measure a network on one split: mean loss and top-1 over every picture."""
-    from asymmlib.data.sources import prepare
     from asymmlib.records.classifiers import open_classifier
     if options.network is None:
         raise ValueError(f"say which network to measure, with --from: {NETWORK}")
     classifier = open_classifier(options.network, options.weights)
-    prepared = prepare(options.data, archive=options.archive, on_error=options.on_error,
-                       test_share=options.test_share or options.split == "test",
-                       names_encoding=options.names_encoding)
+    prepared = prepared_pictures(options, test_share=options.split == "test")
     result = classifier.evaluate(prepared, options.split)
     epoch = f" ({classifier.provenance['weights']})" if "weights" in classifier.provenance else ""
     print(f"{classifier.name}{epoch} on {len(result.labels)} {options.split} pictures of {prepared.name}: "
@@ -177,7 +157,7 @@ def _convert(options):
 
 # command: (its options, what it does)
 COMMANDS = {
-    "prepare": (_data_options, _prepare),
+    "prepare": (data_options, _prepare),
     "models": (_models_options, _models),
     "train": (_train_options, _train),
     "evaluate": (_evaluate_options, _evaluate),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from asymmlib.base.commands import Once, count
 from asymmlib.base.files import atomic_write
+from asymmlib.data.commands import data_options, prepared_pictures
 
 __all__ = ["bench_infer", "bench_infer_options", "export", "export_options", "network_options", "predict",
            "predict_options"]
@@ -76,6 +77,15 @@ def export_options(command: ArgumentParser) -> None:
                          help="also model-uint8.onnx, which takes bytes [N, H, W, 3] and normalises by itself")
     command.add_argument("--free-size", action="store_true",
                          help="also model-free-size.onnx, which takes pictures of any height and width")
+    command.add_argument("--int8", action="store_true",
+                         help="also model-int8.onnx: integers of 8 bits, a quarter of the bytes; needs train pictures")
+    command.add_argument("--openvino-int8", action="store_true",
+                         help="also model-int8.xml and .bin, the same for OpenVINO, by NNCF (the extra `quantise`)")
+    command.add_argument("--calibration", type=count, metavar="N",
+                         help="with int8: how many train pictures show how large values get (default 256)")
+    command.add_argument("--largest-loss", type=float, metavar="POINTS",
+                         help="with int8: what it may lose of the accuracy on eval pictures, else no file (default 3)")
+    data_options(command, "with int8, those that the network was trained on")
 
 
 def export(options: Namespace) -> None:
@@ -84,18 +94,52 @@ def export(options: Namespace) -> None:
     Each file is run on random pictures and compared with the network as it is; the differences are printed and stored
     in export.json, which also says how a picture is prepared. reference.png is a drawn picture whose logits stand in
     export.json and in the ONNX files. ONNX needs the extra `ship`.
+
+    With --int8 or --openvino-int8 pictures are needed: train pictures for calibration, eval pictures (and test ones,
+    where they were kept apart) for the accuracy of each file, which is printed beside that of float32.
     """
     from asymmlib.deploy.export import export_classifier
     from asymmlib.records.classifiers import open_classifier
     if options.network is None:
         raise ValueError(f"say which network to export, with --from: {NETWORK}")
+    forms = [name for name in ("int8", "openvino-int8") if getattr(options, name.replace("-", "_"))]
+    _refuse_idle(options, forms)
     classifier = open_classifier(options.network, options.weights)
     folder = _export_folder(options.to, classifier)
+    prepared = _training_pictures(options, classifier, forms) if forms else None
     differences = export_classifier(classifier, folder, options.uint8, options.free_size)
+    if prepared is not None:
+        from asymmlib.deploy.quantise import LARGEST_LOSS, quantise, readable
+        from asymmlib.deploy.quantisers import CALIBRATION
+        table = quantise(classifier, folder, prepared, forms, options.calibration or CALIBRATION,
+                         LARGEST_LOSS if options.largest_loss is None else options.largest_loss)
+        print(readable(table).to_string())
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
     for name, value in differences.items():
         print(f"{name:16} differs from the eager logits by {value:.1e}")
+
+
+def _refuse_idle(options, forms):
+    """Raise `ValueError` for options that only int8 uses, without it."""
+    idle = [name for name in ("calibration", "largest-loss", "data", "archive", "test-share", "names-encoding")
+            if (value := getattr(options, name.replace("-", "_"))) is not None and value is not False]
+    if idle and not forms:
+        raise ValueError(f"--{idle[0]} is for int8: add --int8 or --openvino-int8, or leave it away")
+
+
+def _training_pictures(options, classifier, forms):
+    """The pictures that int8 is calibrated and measured with; found before anything is written."""
+    from asymmlib.deploy.quantise import require
+    recipe, manifest = classifier.provenance.get("recipe", {}), (classifier.record or {}).get("manifest")
+    if not options.data and not recipe.get("data"):
+        raise ValueError(f"{classifier.name} does not say which pictures it was trained on, and int8 is calibrated on "
+                         "train pictures: name them with --data")
+    require(forms)
+    apart = recipe.get("test_share", False) or (manifest is not None and "test" in set(manifest["split"]))
+    prepared = prepared_pictures(options, recipe.get("data"), apart)
+    classifier.pictures(prepared, "train")  # other classes, or no such split, are told now
+    return prepared
 
 
 def _export_folder(given, classifier):

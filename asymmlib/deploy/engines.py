@@ -17,7 +17,8 @@ from asymmlib.base.extras import load_package, missing_package
 if TYPE_CHECKING:
     import paddle
 
-__all__ = ["ENGINES", "Engine", "Runner", "load_engine", "missing", "run_onnx", "threads"]
+__all__ = ["ENGINES", "Engine", "Runner", "load_engine", "missing", "openvino_core", "run_onnx",
+           "run_openvino", "threads"]
 
 Runner = Callable[[np.ndarray], np.ndarray]  # float32 [N, 3, H, W] -> logits [N, C]
 
@@ -89,29 +90,34 @@ def run_onnx(path: Path) -> Runner:
 
 
 @functools.cache
-def _openvino_core():
+def openvino_core() -> Any:
     """One for the process, kept: on CPUs with AMX each Core sets a stack for signal handlers and puts the one before
     back at its end, so that of two whose lives overlap a freed stack is left, and the next signal ends Python."""
     return load_package("openvino").Core()
 
 
 def _openvino(precision):
-    def load(network, export, batch):
-        core = _openvino_core()
-        model = core.read_model(str(export / "model.onnx"))
-        _, channels, height, width = model.inputs[0].partial_shape
-        model.reshape([batch, channels, height, width])
-        # the precision aloud: on CPUs with bf16 units OpenVINO would take bf16 by itself
-        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads(),
-                    "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-        request = core.compile_model(model, "CPU", settings).create_infer_request()
-        return lambda pictures: np.array(request.infer([pictures], share_inputs=True)[0])
-    return load
+    return lambda network, export, batch: run_openvino(export / "model.onnx", batch, precision)
+
+
+def run_openvino(path: Path, batch: int | None = None, precision: str = "f32") -> Runner:
+    """A function pictures -> logits for an ONNX file, or OpenVINO's own .xml; batch: None leaves it open.
+
+    precision: of what is not quantised, said aloud: on CPUs with bf16 units OpenVINO would take bf16 by itself.
+    """
+    core = openvino_core()
+    model = core.read_model(str(path))
+    _, channels, height, width = model.inputs[0].partial_shape
+    model.reshape([-1 if batch is None else batch, channels, height, width])
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads(),
+                "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda pictures: np.array(request.infer([pictures], share_inputs=True)[0])
 
 
 def _no_bf16():
     """Why OpenVINO cannot compute in bfloat16 on this CPU, or an empty text."""
-    able = "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "" if able else "this CPU has no instructions for bfloat16"
 
 

@@ -5,6 +5,7 @@
 - model-uint8.onnx, where asked for: bytes `[N, H, W, 3]` in: the graph normalises by itself, for the same
 - model-free-size.onnx, where asked for: pictures of any height and width, for the same
 - weights-float16.safetensors: parameters under our names, half the bytes, for `asymmlib.weights.own.load_weights`
+- model-int8.onnx and others, where asked for, by `asymmlib.deploy.quantise`, out of model.onnx and train pictures
 - reference.png: a drawn picture, whose logits stand in export.json and in each ONNX file, for whoever wants to check
 - export.json: classes, preprocessing, versions, and how far each file is from the eager network, for people
 
@@ -33,7 +34,10 @@ from asymmlib.weights.settings import complete, marks
 if TYPE_CHECKING:
     from asymmlib.runs import Classifier
 
-__all__ = ["TOLERANCE", "check", "difference", "eager_logits", "export", "export_classifier", "save_half"]
+__all__ = ["QUANTISED", "TOLERANCE", "check", "difference", "eager_logits", "export", "export_classifier", "file_facts",
+           "save_half"]
+
+QUANTISED = ("model-int8.onnx", "model-int8.xml", "model-int8.bin")  # what asymmlib.deploy.quantise adds
 
 
 class Form(NamedTuple):
@@ -82,8 +86,7 @@ def export(network: paddle.nn.Layer, folder: Path | str, image_size: int, metada
         path, logits = references[False]
         metadata["reference"] = with_logits(path, logits, TOLERANCE, embedded=False)
     facts = {"image_size": image_size, "opset": OPSET, **metadata, "differences": differences, "tolerance": TOLERANCE,
-             "files": {path.name: {"bytes": path.stat().st_size, "sha256": checksum(path)} for path in _files(folder)},
-             "environment": environment()}
+             "files": file_facts(folder), "environment": environment()}
     with atomic_write(folder / "export.json", "w") as file:
         file.write(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     return differences
@@ -106,9 +109,14 @@ def save_half(network: paddle.nn.Layer, path: Path | str, pictures: Mapping[str,
     save_tensors(tensors, path, complete(network, marks(pictures or {})))
 
 
+def file_facts(folder: Path) -> dict[str, dict[str, Any]]:
+    """{name: {"bytes", "sha256"}} of what an export has written into a folder, export.json apart."""
+    return {path.name: {"bytes": path.stat().st_size, "sha256": checksum(path)} for path in _files(folder)}
+
+
 def _files(folder: Path) -> Iterator[Path]:
     """What an export leaves in a folder, export.json apart."""
-    names = [HALF_WEIGHTS, PICTURE, *(f"{name}.onnx" for name in FORMS),
+    names = [HALF_WEIGHTS, PICTURE, *QUANTISED, *(f"{name}.onnx" for name in FORMS),
              *(f"inference.{end}" for end in ("json", "pdmodel", "pdiparams", "pdiparams.info"))]
     yield from (folder / name for name in sorted(names) if (folder / name).is_file())
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -20,8 +21,8 @@ from asymmlib.deploy.engines import ENGINES, Runner, load_engine, missing, threa
 from asymmlib.deploy.export import export
 from asymmlib.models import create_model
 
-__all__ = ["PERCENTILES", "available", "measure", "prepare_engines", "summarise", "take_turns", "typical_network",
-           "write"]
+__all__ = ["PERCENTILES", "available", "machine", "measure", "prepare_engines", "spread", "summarise", "take_turns",
+           "typical_network", "write"]
 
 PERCENTILES = (50, 90, 99)
 REST_S = 0.3
@@ -61,7 +62,7 @@ def measure(model: str = "asymmnet_large", image_size: int = 224, batches: Seque
             seconds = take_turns(runs, images, rounds, turn_s)
             rows.append(summarise(seconds, batch).assign(difference=pd.Series(differences)))
     table = pd.concat(rows).rename_axis("engine").reset_index()
-    return table.assign(model=model, image_size=image_size, **_machine())
+    return table.assign(model=model, image_size=image_size, **machine())
 
 
 def typical_network(model: str, classes: int = 16, batches: int = 8) -> paddle.nn.Layer:
@@ -125,10 +126,16 @@ def summarise(seconds: Mapping[str, list[list[float]]], batch: int) -> pd.DataFr
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _machine():
-    """What the times depend on: CPU, cores, threads, Python and the versions of all engines."""
+def spread(turns: list[list[float]]) -> tuple[float, float, float]:
+    """Milliseconds of one call: median of the turns' medians, the fastest turn's, the slowest's."""
+    medians = 1000 * np.array([np.median(turn) for turn in turns])
+    return float(np.median(medians)), float(medians.min()), float(medians.max())
+
+
+def machine(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
+    """What times depend on, as columns: CPU, cores, threads, Python, versions of packages, commit."""
     found = environment()
-    versions = " ".join(f"{name}={number}" for name, number in package_versions(PACKAGES).items())
+    versions = " ".join(f"{name}={number}" for name, number in package_versions(packages).items())
     return {"cpu": found["cpu"], "cores": found["cores"], "threads": threads(), "python": found["python"],
             "versions": versions, "commit": found["commit"]}
 

@@ -26,7 +26,7 @@ __all__ = ["locked_run", "open_run", "run_folder"]
 MADE = ("history.csv", "best.safetensors", "last.safetensors", "manifest.csv", "predictions.npz", "failure.txt",
         "checkpoints/epoch-[0-9][0-9][0-9][0-9].safetensors", "checkpoints/epoch-[1-9][0-9][0-9][0-9][0-9].safetensors",
         "visualdl/vdlrecords.*.log", "export/export.json", "export/inference.*", "export/model.onnx",
-        "export/model-*.onnx", "export/weights-float16.safetensors", "export/reference.png")
+        "export/model-*.onnx", "export/model-int8.*", "export/weights-float16.safetensors", "export/reference.png")
 NOTES = ("failure.txt", "log.txt")  # what asks for a run may write there before it has begun: no other work
 WORDS = {"model": "model", "settings": "settings", "recipe": "recipe", "manifest_sha256": "set of pictures",
          "start": "start"}

@@ -74,6 +74,23 @@ def _release(options):
               f"test pictures right ({test['top1']:.1%})")
 
 
+def _int8_options(command):
+    command.add_argument("--archive", help="a local copy of caltech-101.zip instead of a download")
+    command.add_argument("--latency", action="store_true", help="time the files instead; on a machine at rest")
+
+
+def _int8(options):
+    """Measure the released networks as float32, float16 and int8 files on the test pictures -> results/int8*.csv.
+
+    Needs the extras `ship` and `quantise`, and Caltech-101. Times of files go to results/int8-latency.csv.
+    """
+    from asymmbook.evidence.int8 import record, record_latency
+    from asymmlib.data.sources import prepare
+    prepared = prepare("caltech16", archive=options.archive, test_share=True)
+    table = (record_latency if options.latency else record)(prepared)
+    print(table.drop(columns=["cpu", "versions"]).to_string(index=False, float_format="{:.3g}".format))
+
+
 def _draw(options):
     """Draw the figures that the pages show, book/images/**.svg, anew."""
     from asymmbook.figures.diagrams import write_images
@@ -126,6 +143,7 @@ COMMANDS = {
     "experiments": (_experiments_options, _experiments),
     "results": (_no_options, _results),
     "release": (_release_options, _release),
+    "int8": (_int8_options, _int8),
     "draw": (_no_options, _draw),
     "visualdl": (_no_options, _visualdl),
     "font": (_no_options, _font),

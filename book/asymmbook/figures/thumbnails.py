@@ -136,6 +136,15 @@ def _costs(axes):
     axes.bar(range(len(plans)), [plan.new for plan in plans], color=COLOURS["blue"])
 
 
+def _ranges(axes):
+    """How much the widest channel of each depthwise layer exceeds the median one."""
+    table = read_csv(results_dir() / "int8-layers.csv", ("layer", "network")).query("kind == 'depthwise'")
+    for place, (name, layers) in enumerate(table.groupby("network", sort=False)):
+        axes.semilogy(np.linspace(0, 1, len(layers)), layers["largest"] / layers["median"], "o-", markersize=3,
+                      color=_seen(colour_of(name, place)), linewidth=1.2)
+    axes.minorticks_off()
+
+
 def _two(axes):
     _grid(axes, 1, 3, 64)
 
@@ -153,7 +162,7 @@ CARDS: dict[str, Callable[[Axes], None]] = {
     "critical-reading": _swings, "results": _points, "trial": _folds, "01_data_split": _split, "02_sample_grid": _grid,
     "03_baseline_training": _curves, "04_asymmnet": _block, "05_accuracy_plots": _intervals, "06_paper_check": _log,
     "07_asymmetry": _rates, "10_look_inside": _maps, "explorer": _costs, "08_make_it_fast": _speeds,
-    "09_ship_it": _engines, "live": _two, "speed": _roof}
+    "09_ship_it": _engines, "int8": _ranges, "live": _two, "speed": _roof}
 
 
 def write_thumbnails(folder: Path | str | None = None) -> list[Path]:

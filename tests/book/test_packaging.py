@@ -78,8 +78,9 @@ def test_environment_takes_its_versions_from_constraints():
     lines = dict(line.split(maxsplit=1) for line in ENVIRONMENT["dependencies"][-1]["pip"])
     assert lines["--constraint"] == "constraints.txt"
     extras = Requirement(f"asymmlib{lines['--editable'].removeprefix('.')}").extras
-    # PyTorch is only there to be timed: gigabytes that no reader needs; `book` takes in `copies` and `notebooks`
-    assert extras == set(EXTRAS) - {"cpu", "bench", "copies", "notebooks"}
+    # PyTorch is only there to be timed: gigabytes that no reader needs; `book` takes in `copies` and `notebooks`; what
+    # `runtimes` brings is for tests
+    assert extras == set(EXTRAS) - {"cpu", "bench", "copies", "notebooks", "runtimes"}
     table = pins(python)
     assert table["paddlepaddle-gpu"] == table["paddlepaddle"], "CPU and GPU run the same Paddle"
 

@@ -235,7 +235,7 @@ def test_names_and_files_exist(path):
     joined = {"/".join(re.findall(r'"([^"]+)"', parts)) for parts in JOINED.findall(text)}
     for name in ({name.rstrip("/") for name in PATH.findall(text)} | joined) - set(ELSEWHERE):
         assert any(ROOT.glob(name)), f"{path} names {name}, which is not there"
-    for program, name in re.findall(r"python -m (asymmlib|asymmbook) ([a-z][a-z-]+)", text):
+    for program, name in re.findall(r"python -m (asymmlib|asymmbook) ([a-z][a-z0-9-]+)", text):
         assert name in CLI[program].COMMANDS, f"{path} names the command {program} {name}"
     for extra in re.findall(r"\bextra `(\w+)`", text):
         check_files([f".[{extra}]"])

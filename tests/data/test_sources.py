@@ -115,7 +115,7 @@ def test_a_second_call_decodes_only_what_changed(home, monkeypatch):
     folder = write_folder(home / "mine", pictures(""))
     prepare(folder)
     decoded = []
-    monkeypatch.setattr(manifest, "decode", lambda path: decoded.append(path.name))
+    monkeypatch.setattr(manifest, "decode", lambda opened: decoded.append(Path(opened.name).name))
     prepare(folder, test_share=True)
     assert decoded == []
     (folder / "cat" / "0 x.jpg").write_bytes(jpeg(99))

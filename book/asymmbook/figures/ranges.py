@@ -20,7 +20,7 @@ def plot_ranges(ranges: Mapping[str, pd.DataFrame], alone: Mapping[str, pd.DataF
     Raises `ValueError` where there is nothing to draw.
     """
     require(ranges)
-    figure, grid = plt.subplots(2, len(ranges), figsize=(1.25 * WIDTH, 4.6), sharex="col", sharey="row", squeeze=False,
+    figure, grid = plt.subplots(2, len(ranges), figsize=(WIDTH, 4.6), sharex="col", sharey="row", squeeze=False,
                                 height_ratios=(2, 1))
     for (above, below), network in zip(grid.T, ranges, strict=True):
         table = ranges[network][ranges[network]["kind"] == "depthwise"]

@@ -130,8 +130,8 @@ def check_classes(files: Mapping[str, list[Path]], images: Path) -> None:
         full = [label for label, paths in files.items() if not paths]
         if len(full) == len(files):
             raise ValueError(f"{images}: {shown(full)} are folders of a split, and none with class folders in it is "
-                             f"for training; call one 'train', or give the folder {images / full[0]} alone, if it holds "
-                             "the class folders")
+                             f"for training; call one 'train', or give the folder {images / full[0]} alone, if it "
+                             "holds the class folders")
         remedy = (f"give the folder {images / full[0]}, if it holds the class folders" if full
                   else "put the pictures of each class into a folder of its own")
         raise ValueError(f"{images}: {shown([label for label in files if label not in full])} hold pictures, not class "

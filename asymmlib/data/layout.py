@@ -14,14 +14,14 @@ from asymmlib.base.folders import home, runs_dir
 from asymmlib.data.archive import is_litter
 from asymmlib.data.kinds import CONVERT, PICTURE, kind_of_file
 
-__all__ = ["MINIMUM", "PICTURES", "SHARE_OF", "check_classes", "check_given", "class_entries", "given_split",
-           "is_picture", "list_pictures", "nfc", "picture_files", "shown", "visible_entries"]
+__all__ = ["MINIMUM", "PICTURES", "check_classes", "check_given", "class_entries", "given_split", "is_picture",
+           "list_pictures", "nfc", "picture_files", "share_of", "shown", "visible_entries"]
 
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif")
 # Folders of a tree that is split already, as ImageNet's is, in any case: the split that their pictures belong to
 SHARE_OF = {"train": "train", "training": "train", "val": "eval", "valid": "eval", "validation": "eval",
             "eval": "eval", "evaluation": "eval", "dev": "eval", "test": "test", "testing": "test"}
-# Names that speak of a split and never of a class, where all folders have such names: test1, train_images
+# The same with more words behind: training_set, test1, val_images
 SPLIT_NAME = re.compile(rf"({'|'.join(SHARE_OF)})([ _-]?(set|data|images?|imgs?|pictures?|pics?|jpe?g|\d+))*", re.I)
 MINIMUM = 5  # pictures in a class: with fewer the rule of every fifth has no full round
 LISTED = 20  # names in a message
@@ -37,6 +37,12 @@ def nfc(text: str) -> str:
 def shown(names: Sequence[str]) -> str:
     """Names for a message, the first ones of many."""
     return ", ".join(repr(name) for name in names[:LISTED]) + (" ..." if len(names) > LISTED else "")
+
+
+def share_of(folder: str) -> str:
+    """The split that the folder of this name is for in a tree that is split already; "" for any other name."""
+    name = SPLIT_NAME.fullmatch(folder)
+    return SHARE_OF[name[1].lower()] if name else ""
 
 
 def visible_entries(folder: Path | str) -> list[Path]:
@@ -95,12 +101,12 @@ def list_pictures(images: Path | str) -> dict[str, list[Path]]:
 def given_split(images: Path) -> dict[str, Path]:
     """`{split: folder}` of a tree that is split already; empty for any other folder.
 
-    Such a tree has `train` and another folder of `SHARE_OF`, each with folders and no pictures. Where only `test` goes
-    with `train`, it is the one to evaluate on, which is said. `ValueError` for two folders of one split.
+    Such a tree has `train` and another folder that `share_of` knows, each with folders and no pictures. Where only
+    `test` goes with `train`, it is the one to evaluate on, which is said. `ValueError` for two folders of one split.
     """
     found: dict[str, Path] = {}
     for folder in class_entries(images) if images.is_dir() else ():
-        share = SHARE_OF.get(folder.name.lower(), "")
+        share = share_of(folder.name)
         inside = visible_entries(folder) if share and folder.is_dir() else []
         if any(path.is_dir() for path in inside) and not any(map(is_picture, inside)):
             if share in found:
@@ -122,6 +128,10 @@ def check_classes(files: Mapping[str, list[Path]], images: Path) -> None:
         raise ValueError(f"{images} holds no class folders: give a folder that holds one folder of pictures per class")
     if len(files) > 1 and all(map(SPLIT_NAME.fullmatch, files)):
         full = [label for label, paths in files.items() if not paths]
+        if len(full) == len(files):
+            raise ValueError(f"{images}: {shown(full)} are folders of a split, and none with class folders in it is "
+                             f"for training; call one 'train', or give the folder {images / full[0]} alone, if it "
+                             "holds the class folders")
         remedy = (f"give the folder {images / full[0]}, if it holds the class folders" if full
                   else "put the pictures of each class into a folder of its own")
         raise ValueError(f"{images}: {shown([label for label in files if label not in full])} hold pictures, not class "

@@ -24,13 +24,13 @@ from asymmlib.data.layout import (
     LISTED,
     MINIMUM,
     PICTURES,
-    SHARE_OF,
     check_classes,
     check_given,
     class_entries,
     given_split,
     list_pictures,
     nfc,
+    share_of,
     shown,
 )
 
@@ -262,7 +262,7 @@ def _row_problem(row, line, seen):
     if not re.fullmatch("[0-9a-f]{64}", digest):
         return f"{digest!r} is no SHA-256"
     *above, folder = PurePosixPath(nfc(path)).parts[:-1] or ("",)
-    inside = folder == nfc(label) and (not above or (len(above) == 1 and above[0].lower() in SHARE_OF))
+    inside = folder == nfc(label) and (not above or (len(above) == 1 and share_of(above[0])))
     if not inside or PurePosixPath(nfc(name)).parts[:-1] != (nfc(label),):
         return f"path {path!r} and name {name!r} must be <class>/<file> of class {label!r}"
     if {("path", path), ("name", name)} & seen:

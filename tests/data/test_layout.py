@@ -29,7 +29,8 @@ def splits(root, names):
 @pytest.mark.parametrize(("names", "expected"), [
     ("train val", "train eval"), ("train validation", "train eval"), ("Train VALID", "train eval"),
     ("training dev", "train eval"), ("train valid test", "train eval test"), ("TRAIN Val Testing", "train eval test"),
-    ("train test", "train eval"), ("train eval", "train eval"),
+    ("train test", "train eval"), ("train eval", "train eval"), ("training_set test_set", "train eval"),
+    ("train_images Val_Images test1", "train eval test"),
 ])
 def test_a_split_of_any_common_name_is_kept(home, tmp_path, names, expected, capsys):
     frame = prepare(splits(tmp_path / "mine", names.split())).manifest
@@ -57,6 +58,12 @@ def test_two_folders_of_one_split(tmp_path):
 def test_splits_without_class_folders_are_refused(tmp_path, names):
     with pytest.raises(ValueError, match="hold pictures, not class folders, .*a folder of its own"):
         make_manifest(folders(tmp_path, names))
+
+
+@pytest.mark.parametrize("names", [("test", "validation"), ("val_images", "test1")])
+def test_splits_without_one_to_train_on_are_refused(tmp_path, names):
+    with pytest.raises(ValueError, match=f"{names[0]!r}.*none .* is for training; call one 'train'"):
+        make_manifest(splits(tmp_path, names))
 
 
 def test_pictures_without_classes_beside_a_train_folder_with_them(tmp_path):

@@ -69,6 +69,9 @@ NOT_RUN = {
     "python -m paddle.distributed.launch --master": "needs eight machines",
     "OMP_NUM_THREADS=1 python -m paddle.distributed.launch": "tests/core/test_parallel.py and its page do it",
     "python -m asymmlib bench-infer": "takes a minute; tests/deploy/test_export.py does it in short",
+    "python -m asymmbook int8": "needs Caltech-101 and writes results/int8.csv; tests/book/test_int8.py reads it",
+    "python -m asymmlib export --from asymmnet_large --to FOLDER --int8":
+        "needs Caltech-101; tests/deploy/test_quantise.py does it with other pictures",
     "python -m asymmbook experiments run": "trains for days",
     "python -m asymmbook experiments collect": "writes the record; tests/book/test_experiments.py does it elsewhere",
     "python -m asymmbook experiments near-copies": "needs all of Caltech-101 and writes results/near-copies.csv",
@@ -97,6 +100,7 @@ ELSEWHERE = {
     "book/static/live/built": "built with the page",
     "book/live.html": "built",
     "results/archive": "where the first comparison goes once the trial has replaced it",
+    "results/int8-latency.csv": "made when the machine is at rest",
     "results/trial/runs.csv": "made when the first run of the trial is recorded",
     "asymmlib/pretrained/asymmnet_small.safetensors": "in the wheel",
     "asymmlib/pretrained/asymmnet_small.json": "in the wheel",
@@ -235,7 +239,7 @@ def test_names_and_files_exist(path):
     joined = {"/".join(re.findall(r'"([^"]+)"', parts)) for parts in JOINED.findall(text)}
     for name in ({name.rstrip("/") for name in PATH.findall(text)} | joined) - set(ELSEWHERE):
         assert any(ROOT.glob(name)), f"{path} names {name}, which is not there"
-    for program, name in re.findall(r"python -m (asymmlib|asymmbook) ([a-z][a-z-]+)", text):
+    for program, name in re.findall(r"python -m (asymmlib|asymmbook) ([a-z][a-z0-9-]+)", text):
         assert name in CLI[program].COMMANDS, f"{path} names the command {program} {name}"
     for extra in re.findall(r"\bextra `(\w+)`", text):
         check_files([f".[{extra}]"])

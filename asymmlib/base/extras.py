@@ -12,7 +12,7 @@ from asymmlib.base.folders import checkout
 
 __all__ = ["extra_of", "load_package", "missing_package", "unmet"]
 
-PACKAGE_OF = {"paddle": "paddlepaddle"}  # where the import's name is not the package's
+PACKAGE_OF = {"paddle": "paddlepaddle", "cv2": "opencv-python-headless"}  # where the import's name is not the package's
 
 
 def missing_package(name: str) -> str:

@@ -69,6 +69,9 @@ NOT_RUN = {
     "python -m paddle.distributed.launch --master": "needs eight machines",
     "OMP_NUM_THREADS=1 python -m paddle.distributed.launch": "tests/core/test_parallel.py and its page do it",
     "python -m asymmlib bench-infer": "takes a minute; tests/deploy/test_export.py does it in short",
+    "python -m asymmbook int8": "needs Caltech-101 and writes results/int8.csv; tests/book/test_int8.py reads it",
+    "python -m asymmlib export --from asymmnet_large --to FOLDER --int8":
+        "needs Caltech-101; tests/deploy/test_quantise.py does it with other pictures",
     "python -m asymmbook experiments run": "trains for days",
     "python -m asymmbook experiments collect": "writes the record; tests/book/test_experiments.py does it elsewhere",
     "python -m asymmbook experiments near-copies": "needs all of Caltech-101 and writes results/near-copies.csv",
@@ -97,6 +100,7 @@ ELSEWHERE = {
     "book/static/live/built": "built with the page",
     "book/live.html": "built",
     "results/archive": "where the first comparison goes once the trial has replaced it",
+    "results/int8-latency.csv": "made when the machine is at rest",
     "results/trial/runs.csv": "made when the first run of the trial is recorded",
     "asymmlib/pretrained/asymmnet_small.safetensors": "in the wheel",
     "asymmlib/pretrained/asymmnet_small.json": "in the wheel",

@@ -21,7 +21,8 @@ def block(*names):
 @pytest.mark.parametrize(("name", "extra"), [
     ("paddle", "cpu"), ("visualdl", "notebooks"), ("statsmodels", "notebooks"), ("scipy", "notebooks"),
     ("seaborn", "notebooks"), ("matplotlib", "notebooks"), ("onnx", "ship"), ("onnxruntime", "ship"),
-    ("openvino", "ship"), ("jieba", "book"), ("numpy", None)])
+    ("openvino", "ship"), ("nncf", "quantise"), ("cv2", "runtimes"), ("tract", "runtimes"),
+    ("jieba", "book"), ("numpy", None)])
 def test_extra_of(name, extra):
     assert extras.extra_of(name) == extra
 

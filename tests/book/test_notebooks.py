@@ -135,6 +135,13 @@ def test_figures_have_an_alt_text(notebook):
             assert len(alt) > 20, f"no alt text: {source(cell)!r}"
 
 
+def test_pictures_stay_as_they_are_on_a_dark_page(notebook):
+    """Drawings change light for dark there; what shows a picture says so."""
+    for cell in cells(notebook, "code"):
+        if has_picture(cell) and re.search(r"imshow\(|draw_grid\(\w+, ", source(cell)):
+            assert "photographs" in cell["metadata"].get("tags", []), source(cell)[:80]
+
+
 def test_metadata_hold_nothing_of_one_run(notebook):
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert not [cell for cell in notebook["cells"] if "execution" in cell["metadata"]], "times of one run are stored"

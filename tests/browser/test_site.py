@@ -373,6 +373,24 @@ def test_search(visitor, folder, word):
     assert not wrong
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if name.endswith("book/intro.html")] or ["none"])
+def test_the_first_screen_says_what_was_found(visitor, name):
+    """At both widths: sentence, buttons and every finding; beside or below them the figure begins."""
+    page = visitor.open(name)
+    for width, height in ((1400, 900), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        lowest = page.evaluate("""[...document.querySelectorAll('.landing-buttons a, .tag_landing-found li')]
+          .map(e => e.getBoundingClientRect().bottom)""")
+        assert len(lowest) >= 6 and max(lowest) <= height, f"{width} px: {lowest}"
+        top = page.evaluate("document.querySelector('.tag_landing-front img').getBoundingClientRect().top")
+        assert top < height - 100, f"{width} px: the figure begins at {top}"
+    page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+    filters = {kind: page.evaluate(f"getComputedStyle(document.querySelector('{kind} img')).filter")
+               for kind in (".tag_landing-front", ".cards")}
+    assert filters[".cards"] == "none" or visitor.theme == "light"
+    assert ("invert" in filters[".tag_landing-front"]) == (visitor.theme == "dark")
+
+
 @pytest.mark.parametrize("name", EXPLORERS or ["none"])
 def test_explorer(visitor, name):
     page = visitor.open(name)

@@ -97,10 +97,13 @@ def networks(recipe: str = "64px", folder: Path | None = None) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
-def answers(folder: Path | None = None) -> str:
-    """A list a question: the sentence of every comparison that can be made; otherwise that it is open."""
+def answers(folder: Path | None = None, group: str = "") -> str:
+    """A list a question: the sentence of every comparison that can be made; otherwise that it is open.
+
+    group: only the questions of this group of the plan.
+    """
     parts = []
-    for family in families(folder):
+    for family in (family for family in families(folder) if family.startswith(group)):
         table = verdicts(family, folder)
         known = table.dropna(subset="mean")
         lines = [f"- {sentence}" for sentence in known["sentence"]]

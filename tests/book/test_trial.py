@@ -300,3 +300,8 @@ def test_unknown_names(small):
         trial_runner.run(jobs=0)
     with pytest.raises(ValueError, match="'x' is not a recorded run"):
         trial_runner.again("x")
+
+
+def test_answers_of_one_group():
+    text = pages.answers(group="d")
+    assert "flaw worth to MobileNetV2" in text and "default" not in text and text in pages.answers()

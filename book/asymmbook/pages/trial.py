@@ -103,7 +103,7 @@ def answers(folder: Path | None = None, group: str = "") -> str:
     group: only the questions of this group of the plan.
     """
     parts = []
-    for family in (family for family in families(folder) if family.startswith(group)):
+    for family in (family for family in families(folder) if group in ("", family.split(",")[0])):
         table = verdicts(family, folder)
         known = table.dropna(subset="mean")
         lines = [f"- {sentence}" for sentence in known["sentence"]]

@@ -78,10 +78,12 @@ def plot_fronts(frame: pd.DataFrame, costs: Sequence[str] = tuple(UNITS), y: str
         best = frame[on_front(frame[cost], frame[y])].sort_values(cost)
         axis.step(best[cost], best[y], where="post", color="#999999", linewidth=1.0, zorder=1)
         for position, row in enumerate(frame.to_dict("records")):
-            below, spread = row[y] < floor, None if error is None else np.nan_to_num(row[error])
-            axis.errorbar(row[cost], floor + EDGE if below else row[y], yerr=None if below else spread,
-                          fmt="v" if below else "o", ms=7, color=colour_of(row[label], position), capsize=3,
+            below, colour = row[y] < floor, colour_of(row[label], position)
+            axis.errorbar(row[cost], row[y], yerr=None if error is None else np.nan_to_num(row[error]), fmt="o", ms=7,
+                          color=colour, capsize=3,
                           label=f"{row[label]} ({100 * row[y]:.0f} %)" if below else row[label])
+            if below:
+                axis.scatter(row[cost], floor + EDGE, s=40, color=colour, marker="v")
         axis.set(xscale="log", xlabel=f"{UNITS[cost]} (logarithmic)", ylabel="top-1 (%)")
         axis.margins(x=0.15, y=0.1)
         axis.set_ylim(floor, None)

@@ -5,6 +5,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nbformat
+from myst_nb.core.utils import coalesce_streams
+
 from asymmbook.checkout import project_root
 from asymmbook.editions.catalogue import catalogue, foreign
 from asymmbook.editions.outputs import comments, texts
@@ -27,11 +30,11 @@ def executed() -> list[Path]:
 
 
 def outputs(path: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """(place, cell, output) of everything that a page shows of its cells."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    """(place, cell, output) of everything that a page shows of its cells; what was printed in pieces is one output."""
+    notebook = nbformat.read(path, as_version=4)
     for number, cell in enumerate(notebook["cells"]):
         if not {"remove-output", "remove_output"} & set(cell["metadata"].get("tags", ())):
-            for output in cell.get("outputs", ()):
+            for output in coalesce_streams(cell.get("outputs", [])):
                 yield f"{path.relative_to(project_root())} [{number}]", cell, output
 
 

@@ -92,7 +92,7 @@ def _int8(options):
 
 
 def _draw(options):
-    """Draw the figures that the pages show, book/images/**.svg, anew."""
+    """Draw the figures that the pages show, book/images/ and its cards, anew."""
     from asymmbook.figures.diagrams import write_images
     from asymmbook.figures.thumbnails import write_thumbnails
     for path in (*write_images(), *write_thumbnails()):

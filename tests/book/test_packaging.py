@@ -27,7 +27,8 @@ DIRECT = [requirement for text in chain(PROJECT["project"]["dependencies"], *EXT
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # where the import's name is not the package's
-IMPORTED_AS = {"PIL": "pillow", "bs4": "beautifulsoup4", "spellchecker": "pyspellchecker", "yaml": "pyyaml"}
+IMPORTED_AS = {"PIL": "pillow", "bs4": "beautifulsoup4", "cv2": "opencv-python-headless",
+               "spellchecker": "pyspellchecker", "yaml": "pyyaml"}
 RECORDERS = {"mxnet", "torch", "models", "pytorch"}  # only where seeded.py records what the authors' code answers
 OWN = {path.stem for path in (ROOT / "tests").rglob("*.py")}  # tests that import each other
 # tests use what pytest and jupyter-book bring with them

@@ -119,7 +119,7 @@ QUERIES = {"": {
     "train test split": "notebooks/01", "data loader": "notebooks/02", "augmentation": "notebooks/02",
     "learning rate": "notebooks/03", "callback": "notebooks/03", "Bottleneck": "notebooks/04",
     "squeeze and excitation": "notebooks/04", "mcnemar": "notebooks/05", "FLOPs": "notebooks/06",
-    "asymmetry rate": "notebooks/07", "im2col": "notebooks/08", "quantization": "notebooks/09", "onnx": "notebooks/09",
+    "asymmetry rate": "notebooks/07", "im2col": "notebooks/08", "quantization": "book/int8", "onnx": "notebooks/09",
     "grad-cam": "notebooks/10", "webcam": "book/live", "benchmark": "book/speed",
     "twelve flaws": "book/critical-reading",
     "checkpoint": "book/trust", "multi-gpu": "book/scale-out", "glossary": "book/notation", "width": "book/explorer"},
@@ -127,7 +127,7 @@ QUERIES = {"": {
     "怎么运行": "book/how-to-run", "显卡": "book/how-to-run", "安装": "book/how-to-run", "过拟合": "notebooks/05",
     "数据集划分": "notebooks/01", "数据加载": "notebooks/02", "数据增强": "notebooks/02", "学习率": "notebooks/03",
     "回调": "notebooks/03", "瓶颈": "notebooks/04", "挤压与激励": "notebooks/04", "置信区间": "notebooks/05",
-    "参数量": "notebooks/06", "非对称率": "notebooks/07", "加速": "notebooks/08", "量化": "notebooks/09",
+    "参数量": "notebooks/06", "非对称率": "notebooks/07", "加速": "notebooks/08", "量化": "book/int8",
     "部署": "notebooks/09", "特征图": "notebooks/10", "摄像头": "book/live", "基准测试": "book/speed",
     "原教程": "book/critical-reading", "断点续训": "book/trust", "多机": "book/scale-out", "术语": "book/notation",
     "宽度系数": "book/explorer"}}

@@ -25,7 +25,7 @@ from statsmodels.stats.multitest import multipletests
 from asymmbook.evidence.statistics import LEVEL
 
 __all__ = ["DRAWS", "Components", "Difference", "calibration_error", "compare_networks", "components", "holm",
-           "per_class_accuracy", "power", "resolution", "sentence", "standard_error"]
+           "per_class_accuracy", "points", "power", "resolution", "sentence", "standard_error"]
 
 DRAWS = 10_000
 CHUNK = 1000  # draws at a time, which bounds the memory
@@ -160,20 +160,25 @@ def resolution(error: float, tests: int = 1, level: float = LEVEL, chance: float
     return float((norm.isf(level / (2 * tests)) + norm.ppf(chance)) * error)
 
 
+def points(mean: float, low: float, high: float) -> str:
+    """A difference of shares in points, with its interval: "+2.0 points (-1.7 to +5.8)"."""
+    return f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
 def sentence(names: Sequence[str], result: Difference, p: float, tests: int = 1, level: float = LEVEL) -> str:
     """What may be said of a `Difference`, as one sentence with its interval. p: after correction.
 
     names: (first, second). A difference is shown where the corrected p is below the level; else the sentence says how
     large a difference could have been missed. `Difference.decidable` comes first.
     """
-    points = (f"{names[0]} against {names[1]}: {100 * result.mean:+.1f} points ({100 * result.low:+.1f} to "
-              f"{100 * result.high:+.1f}) over {result.pictures} pictures and {result.runs} runs each")
+    said = (f"{names[0]} against {names[1]}: {points(*result[:3])} over {result.pictures} pictures and {result.runs} "
+            "runs each")
     if not result.decidable:
-        return f"{points}; so few runs decide nothing."
+        return f"{said}; so few runs decide nothing."
     if p < level:
-        return f"{points}, corrected p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: a difference is shown."
+        return f"{said}, corrected p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: a difference is shown."
     error = (result.high - result.low) / (2 * norm.isf(LEVEL / 2))
-    return (f"{points}, corrected p = {p:.2f}: no difference is shown; one of less than "
+    return (f"{said}, corrected p = {p:.2f}: no difference is shown; one of less than "
             f"{100 * resolution(error, tests, level):.1f} points would be missed more than one time in five.")
 
 

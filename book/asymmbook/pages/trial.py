@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from asymmbook.evidence import records
+from asymmbook.evidence.summary import group_a
 from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, plan
 from asymmbook.evidence.tuning import NETWORKS, tuning
 from asymmbook.evidence.verdicts import LABELS, families, verdicts
@@ -83,12 +84,9 @@ def settings(folder: Path | None = None) -> str:
 
 def networks(recipe: str = "64px", folder: Path | None = None) -> str:
     """Group a's accuracies, a row a network, once all light ones are done: means over runs, their least and largest."""
-    runs, names = records.read_runs(folder), {run.name for run in plan(records.scores(folder)) if run.group == "a"
-                                              and run.recipe.name == recipe and run.network in LIGHT}
-    done = set(runs["run"]) & names
-    if len(done) < len(names):
-        return f"Open: {len(done)} of {len(names)} runs are recorded."
-    runs = runs[(runs["group"] == "a") & (runs["recipe"] == recipe)]
+    runs, done, planned = group_a(recipe, folder)
+    if done < planned:
+        return f"Open: {done} of {planned} runs are recorded."
     rows = [{"network": LABELS[name], "runs": len(mine), "top-1": percent(mine["top1"].mean()),
              "least to largest": f"{percent(mine['top1'].min())} to {percent(mine['top1'].max())}",
              "mean over classes": percent(mine["per_class_top1"].mean()),

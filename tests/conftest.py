@@ -38,18 +38,27 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def write_colours():
+    """Function (folder, pictures a class) -> folder with three classes of noisy pictures whose mean colour tells the
+    class: a network learns them in seconds."""
+    def write(root, per_class):
+        rng = np.random.default_rng(0)
+        for index, name in enumerate(("blue", "green", "red")):
+            folder = root / name
+            folder.mkdir(parents=True)
+            for number in range(per_class):
+                pixels = rng.integers(0, 120, (40, 48, 3), dtype=np.uint8)
+                pixels[..., 2 - index] += 130
+                Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+        return root
+    return write
+
+
 @pytest.fixture
-def picture_folder(tmp_path):
-    """Three classes of ten noisy pictures whose mean colour tells the class: a network learns them in seconds."""
-    rng = np.random.default_rng(0)
-    for index, name in enumerate(("blue", "green", "red")):
-        folder = tmp_path / "pictures" / name
-        folder.mkdir(parents=True)
-        for number in range(10):
-            pixels = rng.integers(0, 120, (40, 48, 3), dtype=np.uint8)
-            pixels[..., 2 - index] += 130
-            Image.fromarray(pixels).save(folder / f"{number:02d}.png")
-    return tmp_path / "pictures"
+def picture_folder(tmp_path, write_colours):
+    """Ten pictures a class of `write_colours`."""
+    return write_colours(tmp_path / "pictures", 10)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import numpy as np
 import paddle
 import pandas as pd
 import pytest
-from PIL import Image
 from safetensors.numpy import load_file
 
 from asymmlib.base import parallel
@@ -173,15 +172,10 @@ def test_a_run_from_before_a_field_existed_is_still_known(home, picture_folder):
 # --- with Paddle's launcher
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, write_colours):
     """Eleven pictures a class: 24 to train, 9 to evaluate, which two processes cannot halve."""
-    root, rng = tmp_path_factory.mktemp("parallel"), np.random.default_rng(0)
-    for index, name in enumerate(("blue", "green", "red")):
-        (root / "pictures" / name).mkdir(parents=True)
-        for number in range(11):
-            pixels = rng.integers(0, 120, (40, 48, 3), dtype=np.uint8)
-            pixels[..., 2 - index] += 130
-            Image.fromarray(pixels).save(root / "pictures" / name / f"{number:02d}.png")
+    root = tmp_path_factory.mktemp("parallel")
+    write_colours(root / "pictures", 11)
     return root
 
 

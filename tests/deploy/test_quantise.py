@@ -22,16 +22,10 @@ OPTIONS = ("--int8", "--calibration", "9")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, write_colours):
     """A run that tells three colours apart, exported: (environment variables, folder of its export)."""
-    from PIL import Image
-    root, rng = tmp_path_factory.mktemp("trained"), np.random.default_rng(0)
-    for index, name in enumerate(("blue", "green", "red")):
-        (root / "pictures" / name).mkdir(parents=True)
-        for number in range(20):
-            pixels = rng.integers(0, 120, (40, 48, 3), dtype=np.uint8)
-            pixels[..., 2 - index] += 130
-            Image.fromarray(pixels).save(root / "pictures" / name / f"{number:02d}.png")
+    root = tmp_path_factory.mktemp("trained")
+    write_colours(root / "pictures", 20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASYMMLIB_HOME", str(root / "data"))
         patch.setenv("ASYMMLIB_RUNS", str(root / "runs"))

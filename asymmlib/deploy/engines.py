@@ -64,28 +64,31 @@ def _paddle_inference(onednn):
 
 
 def _onnx_runtime(network, export, batch):
-    return _session(export / "model.onnx")
+    return _session(str(export / "model.onnx"))
 
 
-def _session(path):
+def _session(model):
     runtime = load_package("onnxruntime")
     runtime.disable_telemetry_events()  # Microsoft's builds for Windows would report
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads()
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda pictures: session.run(None, {name: pictures})[0]
 
 
-def run_onnx(path: Path) -> Runner:
-    """A function pictures -> logits for any ONNX file: by ONNX Runtime, or by what the package `onnx` brings itself.
+def run_onnx(source: Path | bytes) -> Runner:
+    """A function pictures -> logits for any ONNX file, or for the bytes of one.
+
+    By ONNX Runtime, or by what the package `onnx` brings itself.
 
     The latter is slow and enough for a check. Raises `RuntimeError` where neither is here.
     """
+    model = source if isinstance(source, bytes) else str(source)
     if not missing("onnxruntime"):
-        return _session(path)
+        return _session(model)
     load_package("onnx")
-    evaluator = import_module("onnx.reference").ReferenceEvaluator(str(path))
+    evaluator = import_module("onnx.reference").ReferenceEvaluator(model)
     return lambda pictures: evaluator.run(None, {evaluator.input_names[0]: pictures})[0]
 
 

@@ -13,6 +13,7 @@ from paddle import nn
 
 from asymmlib.base.extras import load_package
 from asymmlib.dataset import Pictures
+from asymmlib.deploy.engines import run_onnx
 from asymmlib.deploy.quantise import answers_of
 
 __all__ = ["STEPS", "channel_ranges", "clear_still_channels", "layer_by_layer", "still"]
@@ -81,7 +82,7 @@ def layer_by_layer(model: Path, pictures: Pictures) -> pd.DataFrame:
         step = np.abs(weight).max() / STEPS
         rounded = (np.round(weight / step) * step).astype(np.float32)
         tensor.CopyFrom(onnx.numpy_helper.from_array(rounded, tensor.name))
-        right = answers_of(_runner(graph), pictures).right
+        right = answers_of(run_onnx(graph.SerializeToString()), pictures).right
         tensor.ParseFromString(content)
         ranges = np.abs(weight).reshape(len(weight), -1).max(axis=1)
         groups = next(item.i for item in node.attribute if item.name == "group")
@@ -90,9 +91,3 @@ def layer_by_layer(model: Path, pictures: Pictures) -> pd.DataFrame:
                      "largest": ranges.max(), "median": np.median(ranges), "right": int(right.sum()),
                      "pictures": len(right)})
     return pd.DataFrame(rows)
-
-
-def _runner(graph):
-    session = load_package("onnxruntime").InferenceSession(graph.SerializeToString(),
-                                                           providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"pictures": images})[0]

@@ -28,6 +28,15 @@ def _floor(values, lows=None):
     return (values if lows is None else lows)[values > first - FAR * max(third - first, 0.01)].min() - 0.03
 
 
+def _set_axis(axis, cost, floor):
+    """Top-1 in per cent from a floor up, against a cost of `UNITS` on a logarithmic axis."""
+    axis.set(xscale="log", xlabel=f"{UNITS[cost]} (logarithmic)", ylabel="top-1 (%)")
+    axis.set_ylim(floor, None)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    axis.minorticks_off()
+
+
 def plot_speeds(table: pd.DataFrame, size: int) -> Figure:
     """Training speed of every case at one picture size: bars are medians, whiskers the slowest and fastest round.
 
@@ -84,14 +93,10 @@ def plot_fronts(frame: pd.DataFrame, costs: Sequence[str] = tuple(UNITS), y: str
                           label=f"{row[label]} ({100 * row[y]:.0f} %)" if below else row[label])
             if below:
                 axis.scatter(row[cost], floor + EDGE, s=40, color=colour, marker="v")
-        axis.set(xscale="log", xlabel=f"{UNITS[cost]} (logarithmic)", ylabel="top-1 (%)")
         axis.margins(x=0.15, y=0.1)
-        axis.set_ylim(floor, None)
+        _set_axis(axis, cost, floor)
         wide = frame[cost].max() > 50 * frame[cost].min()  # then labels at every decade alone have room
         axis.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 3)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
-        axis.minorticks_off()
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         axis.yaxis.set_major_locator(MultipleLocator(0.1))
     figure.suptitle("Accuracy against cost")
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -232,11 +237,8 @@ def plot_accuracy(table: pd.DataFrame) -> Figure:
         spread = None if below else [[height - row["low"]], [row["high"] - height]]
         axis.errorbar(row["macs"], height, yerr=spread, fmt="v" if below else "o", ms=7, color=colour, capsize=3,
                       label=f"{row['name']} ({100 * row['top1']:.0f} %)")
-    axis.set(title="Accuracy against cost", xscale="log", ylabel="top-1 (%)", ylim=(floor, None),
-             xlabel=f"{UNITS['macs']} (logarithmic)")
+    axis.set_title("Accuracy against cost")
     axis.margins(x=0.12)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
-    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    axis.minorticks_off()
+    _set_axis(axis, "macs", floor)
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -53,7 +53,7 @@ def forecast(recipes: Mapping[str, Recipe], prepared: Prepared) -> pd.DataFrame:
         rows[MODELS[name].label] = {"recipe": recipe.name, "pixels, each side": recipe.image_size,
                                     "training pictures": train, "epochs to train": todo}
     table = pd.DataFrame(rows).T
-    unit, scale = ("hours", HOURS) if sum(seconds) >= 2 * HOURS else ("minutes", 60)
+    unit, scale = _unit(sum(seconds))
     table[f"{unit} here, about"] = [f"{value / scale:.1f}" for value in seconds]
     table.attrs["seconds"] = dict(zip(recipes, seconds, strict=True))
     return table
@@ -65,9 +65,14 @@ def sentence(table: pd.DataFrame) -> str:
     if not any(seconds):
         return "All of these runs are finished: they are opened, and nothing is trained."
     total, count = sum(seconds), sum(value > 0 for value in seconds)
-    took = f"{total / HOURS:.1f} hours" if total >= 2 * HOURS else f"{total / 60:.1f} minutes"
-    return (f"{count} of {len(seconds)} networks will be trained, which takes about {took} on this machine at the pace "
-            "of one step of each, timed just now.")
+    unit, scale = _unit(total)
+    return (f"{count} of {len(seconds)} networks will be trained, which takes about {total / scale:.1f} {unit} on this "
+            "machine at the pace of one step of each, timed just now.")
+
+
+def _unit(seconds):
+    """In what readers are told of that time, and how many seconds one is."""
+    return ("hours", HOURS) if seconds >= 2 * HOURS else ("minutes", 60)
 
 
 def pace(name: str, recipe: Recipe, classes: int) -> float:

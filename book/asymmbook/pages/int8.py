@@ -10,17 +10,20 @@ from asymmbook.checkout import results_dir
 from asymmbook.evidence.int8 import CLEARED
 from asymmbook.evidence.int8_layers import still
 from asymmbook.pages.tables import bullets, markdown_table, percent
+from asymmlib.base.tables import read_table
+from asymmlib.models import MODELS
+from asymmlib.weights.released import RELEASED
 
 __all__ = ["LABELS", "cleared", "cost", "latency", "layers", "ruined", "still_channels", "summary"]
 
-LABELS = {"asymmnet_large": "AsymmNet-Large", "asymmnet_small": "AsymmNet-Small", "mobilenet_v2": "MobileNetV2"}
+LABELS = {name: MODELS[name].label for name in RELEASED}
 NETWORK_FORM = ["network", "form"]
 SHOWN = ("float32", "float16", "int8", "OpenVINO int8")
 ONE_STEP = "int8, one step a layer"
 
 
-def _read(name, folder):
-    return pd.read_csv((folder or results_dir()) / f"{name}.csv")
+def _read(name, folder, columns=NETWORK_FORM, **absent):
+    return read_table((folder or results_dir()) / f"{name}.csv", columns, **absent)
 
 
 def _table(folder=None):
@@ -28,19 +31,22 @@ def _table(folder=None):
     return _read("int8", folder).set_index(NETWORK_FORM)
 
 
+def _times(folder):
+    """The recorded times by (network, form); empty where there are none."""
+    return _read("int8-latency", folder, absent=pd.DataFrame(columns=NETWORK_FORM)).set_index(NETWORK_FORM)
+
+
 def summary(folder: Path | None = None) -> str:
     """The table of every network and form: bytes, accuracy with its interval, and time of one picture where recorded.
     """
-    table, path = _table(folder), (folder or results_dir()) / "int8-latency.csv"
-    times = pd.read_csv(path).set_index(NETWORK_FORM) if path.is_file() else None
-    rows = []
+    table, times, rows = _table(folder), _times(folder), []
     for network, form in table.index[table.index.get_level_values("form").isin(SHOWN)]:
         row = table.loc[(network, form)]
         cells = {"network": LABELS[network], "numbers": form, "MB": f"{row['bytes'] / 1e6:.2f}",
                  "test pictures right": f"{row['right']} of {row['pictures']}",
                  "top-1, %": f"{percent(row['right'] / row['pictures'])} ({percent(row['low'])}–"
                              f"{percent(row['high'])})"}
-        if times is not None and (network, form) in times.index:
+        if (network, form) in times.index:
             time = times.loc[(network, form)]
             cells["ms a picture"] = f"{time['ms']:.2f} ({time['ms_low']:.2f}–{time['ms_high']:.2f})"
         rows.append(cells)
@@ -64,10 +70,9 @@ def cost(folder: Path | None = None) -> str:
 
 def latency(folder: Path | None = None) -> str:
     """What the recorded times say, or that there are none."""
-    path = (folder or results_dir()) / "int8-latency.csv"
-    if not path.is_file():
+    times, items = _times(folder), []
+    if times.empty:
         return "Times are not recorded yet: they need a machine that does nothing else."
-    times, items = pd.read_csv(path).set_index(NETWORK_FORM), []
     for network in times.index.unique("network"):
         for engine, form, base in (("ONNX Runtime", "int8", "float32"),
                                    ("OpenVINO", "OpenVINO int8", "OpenVINO float32")):
@@ -84,7 +89,7 @@ def latency(folder: Path | None = None) -> str:
 
 def layers(folder: Path | None = None) -> dict[str, pd.DataFrame]:
     """{network: rows of `asymmbook.evidence.int8_layers.layer_by_layer`}, recorded."""
-    table = _read("int8-layers", folder)
+    table = _read("int8-layers", folder, ("network", "layer"))
     return {LABELS[network]: part for network, part in table.groupby("network")}
 
 

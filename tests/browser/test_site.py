@@ -417,6 +417,7 @@ def test_explorer(visitor, name):
     assert total() == expected("small", 0.8, 2, 160), "the keyboard moves the slider"
     page.locator("#explorer-against").select_option("mobilenet")
     assert "MobileNetV3" in page.locator("#explorer thead").inner_text() and "MobileNetV3" in status.inner_text()
+    page.wait_for_load_state("networkidle")  # a reload breaks off what is still being fetched, such as the icon
     page.reload()
     assert total() == expected("small", 0.8, 2, 160), "the address carries the settings"
     assert "MobileNetV3" in status.inner_text()

@@ -99,6 +99,19 @@ def test_bands_reach_from_seed_to_seed():
     assert figure.legends[0].get_texts()[0].get_text() == "a (3)"
 
 
+def test_differences_are_points_on_their_intervals():
+    table = pd.DataFrame({"label": ["x", "y"], "mean": [0.02, -0.01], "low": [0.01, -0.03], "high": [0.03, 0.02],
+                          "shown": [True, False]})
+    figure = comparison.plot_differences({"a": table, "b": table.head(1)}, "title")
+    _, line, point, *_ = figure.axes[0].lines
+    assert line.get_xdata() == pytest.approx([1, 3]) and point.get_xdata() == pytest.approx([2])
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["x", "y"]
+    filled = [line.get_markerfacecolor() for line in figure.axes[0].lines[2::2]]
+    assert filled[1] == "white" != filled[0] and [axis.get_title() for axis in figure.axes] == ["a", "b"]
+    with pytest.raises(ValueError, match="nothing to plot"):
+        comparison.plot_differences({}, "title")
+
+
 def test_gains_are_bars_around_zero():
     frame = pd.DataFrame({"name": ["a", "b", "a"], "change": ["x", "x", "y"], "points": [2.0, -1.0, 0.5]})
     figure = comparison.plot_gains(frame, noise=1.5)

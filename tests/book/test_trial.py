@@ -107,6 +107,10 @@ def test_verdicts_from_records(monkeypatch):
     text = pages.answers()
     assert "MobileNetV2: +" in text and "a difference is shown." in text
     assert "Open: 1 of 5 comparisons wait" in text and "Open: which change is tried" in text
+    assert "1 of 4 comparisons show a difference" in text or "2 of 4 comparisons show a difference" in text
+    rows = pages.differences("a")["Which network? 64 pixels"]
+    opponents = [name for name in LIGHT if name not in (PAIR[0], "asymmnet_large-r2")]
+    assert list(rows["label"]) == [verdicts.LABELS[name] for name in opponents]
 
 
 def test_the_page_says_how_far_the_trial_is(monkeypatch):
@@ -305,3 +309,6 @@ def test_unknown_names(small):
 def test_answers_of_one_group():
     text = pages.answers(group="d")
     assert "flaw worth to MobileNetV2" in text and "default" not in text and text in pages.answers()
+    tables = pages.differences("d")
+    assert list(tables) == [verdicts.LABELS[network] for network in PAIR]
+    assert all(table["label"].iloc[-1] == "with everything mended" for table in tables.values())

@@ -60,6 +60,9 @@ CLIPPED = """(() => {
   for (const box of folded) box.open = false;
   return found;
 })()"""
+# names in tables that are broken into more lines than they have words
+BROKEN_NAMES = """[...document.querySelectorAll('.bd-article table code')].filter(e => e.checkVisibility())
+  .filter(e => e.getClientRects().length > e.textContent.trim().split(/[\\s/-]+/).length).map(e => e.textContent)"""
 # the texts of what cells have put out, and of the cells of their tables
 OUTPUTS = "[...document.querySelectorAll('.bd-article .cell_output')].map(e => e.textContent)"
 TABLE_CELLS = """[...document.querySelectorAll('.bd-article .cell_output :is(th, td)')]
@@ -281,6 +284,7 @@ def test_page(visit):
         page.set_viewport_size({"width": width, "height": 900})
         overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0, f"{name} is {overflow} px too wide on a screen of {width} px"
+        assert page.evaluate(BROKEN_NAMES) == [], f"names in tables of {name} at {width} px"
     assert page.evaluate(CLIPPED) == [], f"cut off on {name} at {WIDTHS[0]} px"
     assert page.evaluate(ASKEW) == [], f"numbers in tables of {name}"
     assert page.evaluate(LOOKS) == [], f"tables of {name} look different"
@@ -352,6 +356,15 @@ def test_print(visit):
     visit.page.emulate_media(media="screen")
     visit.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
     assert wide == [], visit.name
+
+
+@pytest.mark.parametrize("name", ["genindex", "py-modindex", "search", "zh/genindex", "zh/py-modindex", "zh/search"])
+def test_pages_that_sphinx_adds_fit_a_phone(visitor, name):
+    if not (SITE / f"{name}.html").is_file():
+        pytest.skip("this edition is not built here")
+    page = visitor.open(f"{name}.html")
+    page.set_viewport_size({"width": WIDTHS[-1], "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 @pytest.mark.parametrize(("folder", "word"), [("", "bottleneck"), ("zh/", "瓶颈")])

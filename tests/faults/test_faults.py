@@ -167,8 +167,10 @@ def run_cell(client, code, interrupt=None):
             interrupt()
             seen = epochs
         if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
-            reply = client.get_shell_msg(timeout=60)["content"]
-            return reply.get("ename", reply["status"]), printed
+            reply = client.get_shell_msg(timeout=60)
+            while reply["parent_header"].get("msg_id") != request:  # a slow kernel still answers who it is
+                reply = client.get_shell_msg(timeout=60)
+            return reply["content"].get("ename", reply["content"]["status"]), printed
 
 
 def test_interrupting_a_cell_leaves_the_kernel_usable(tally, home, picture_folder):

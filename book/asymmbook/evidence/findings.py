@@ -20,7 +20,7 @@ __all__ = ["REFERENCE", "compared", "confusion", "duels", "flaw_sentences", "fla
            "kernel_sentences", "missing", "on_front", "optimism", "recorded", "recorded_curves", "recorded_rates",
            "seed_curves", "verdicts"]
 
-REFERENCE = "AsymmNet-Large r=1"  # the paper's network: everything else is compared with it
+REFERENCE = "AsymmNet-Large r = 1"  # the paper's network: everything else is compared with it
 RATED = "asymmnet_large"  # the network that the comparison has at several rates
 HEADLINE = "best_test_top1"
 # What each recipe of the group "flaws" does
@@ -42,7 +42,7 @@ def recorded(group: str | Sequence[str], folder: Path | None = None) -> pd.DataF
 
 
 def _name(label, settings):
-    return f"{label} r={settings['asymmrate']}" if "asymmrate" in settings else label
+    return f"{label} r = {settings['asymmrate']}" if "asymmrate" in settings else label
 
 
 def missing(folder: Path | None = None) -> list[str]:

@@ -20,7 +20,7 @@ from asymmlib.network import AsymmNet
 
 __all__ = ["Finding", "accuracies", "first_difference", "group_a", "summary"]
 
-WITHOUT = "AsymmNet-Large r=0"  # in the first comparison
+WITHOUT = "AsymmNet-Large r = 0"  # in the first comparison
 IMAGENET = (1, 3, 224, 224)  # what costs are published for
 
 

@@ -1,4 +1,4 @@
-"""Figures of the recorded evidence: accuracy against cost, seeds, flaws, rates, the authors' log, speed.
+"""Figures of the recorded evidence: accuracy against cost, seeds, flaws, differences, rates, the authors' log, speed.
 
 Like `asymmbook.figures.plots`, every function takes plain data and returns a labelled matplotlib figure.
 """
@@ -15,8 +15,8 @@ from asymmbook.evidence.findings import on_front
 from asymmbook.figures.plots import UNITS, require
 from asymmbook.figures.style import COLOURS, WIDTH, colour_of, thousands, use_style
 
-__all__ = ["plot_accuracy", "plot_bands", "plot_fronts", "plot_gains", "plot_imagenet_log", "plot_rates",
-           "plot_reach", "plot_roofline", "plot_sizes", "plot_speeds"]
+__all__ = ["plot_accuracy", "plot_bands", "plot_differences", "plot_fronts", "plot_gains", "plot_imagenet_log",
+           "plot_rates", "plot_reach", "plot_roofline", "plot_sizes", "plot_speeds"]
 
 FAR = 3  # times the middle half's spread below it: as statisticians mark what lies far out
 EDGE = 0.008  # how far above the lower edge such a mark stands
@@ -138,6 +138,31 @@ def plot_gains(frame: pd.DataFrame, noise: float | None = None,
     axis.margins(x=0.2)
     axis.grid(axis="y", visible=False)
     figure.legend(loc="outside lower center", ncols=1 if noise else 2)
+    return figure
+
+
+def plot_differences(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Differences of two accuracies with their intervals around 0, a panel for each {name: table}, a row a comparison.
+
+    table: label, mean, low and high (shares; drawn in points) and shown (bool: in colour, with a filled point).
+    """
+    require(tables)
+    use_style()
+    rows = [len(table) for table in tables.values()]
+    figure, axes = plt.subplots(len(tables), 1, figsize=(WIDTH, 0.33 * sum(rows) + 0.55 * len(rows) + 0.7),
+                                sharex=True, squeeze=False, height_ratios=rows)
+    for axis, (name, table) in zip(axes.flat, tables.items(), strict=True):
+        axis.axvline(0, color="#444444", linewidth=0.8)
+        for place, row in enumerate(table.itertuples()):
+            colour = COLOURS["blue" if row.shown else "grey"]
+            axis.plot([100 * row.low, 100 * row.high], [place, place], color=colour)
+            axis.plot(100 * row.mean, place, "o", color=colour, markerfacecolor=colour if row.shown else "white")
+        axis.set(title=name, yticks=range(len(table)), yticklabels=table["label"], ylim=(len(table) - 0.5, -0.5))
+        axis.grid(axis="x")
+        axis.grid(axis="y", visible=False)
+    axes[-1, 0].set_xlabel("points, 95 % interval")
+    axes[-1, 0].xaxis.get_major_locator().set_params(integer=True, nbins=5)
+    figure.suptitle(title)
     return figure
 
 

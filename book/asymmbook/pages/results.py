@@ -13,7 +13,7 @@ from asymmbook.evidence.plan import FAIR, FLAWED, PLAN
 from asymmbook.evidence.results import read_pictures, read_results
 from asymmbook.evidence.statistics import LEVEL, wilson
 from asymmbook.figures.style import thousands
-from asymmbook.pages.tables import bullets, markdown_table, percent
+from asymmbook.pages.tables import bullets, folded, markdown_table, percent
 from asymmlib.recipes import RECIPES
 
 __all__ = ["comparison", "duels", "everything", "flaw_table", "flaws", "hardest", "limits", "longer_runs", "origin",
@@ -59,10 +59,6 @@ LIMITS = """
 """
 
 
-def _folded(title, content):
-    return f":::{{dropdown}} {title}\n{content}\n:::"
-
-
 def _ranges(low, high):
     return [f"{percent(start)}–{percent(end)}" for start, end in zip(low, high, strict=True)]
 
@@ -87,7 +83,7 @@ def plan(folder: Path | None = None) -> str:
             + f"{heavy} may stop early by a rule of the plan: after {stopping[0].recipe.patience} epochs in a row "
             "without a better eval top-1."
             + (f"\n\n**Not run:** {', '.join(f'`{name}`' for name in missing)}." if missing else "")
-            + "\n\n" + _folded("Every planned run", markdown_table(pd.DataFrame(rows))))
+            + "\n\n" + folded("Every planned run", markdown_table(pd.DataFrame(rows))))
 
 
 def short(folder: Path | None = None) -> str:
@@ -99,7 +95,7 @@ def short(folder: Path | None = None) -> str:
 
 def everything(folder: Path | None = None) -> str:
     """The sentences of `short`, folded."""
-    return _folded("Every sentence", short(folder))
+    return folded("Every sentence", short(folder))
 
 
 def comparison(folder: Path | None = None) -> str:
@@ -123,7 +119,7 @@ def comparison(folder: Path | None = None) -> str:
     front = table["name"][findings.on_front(table["macs"], mean)]
     text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),
                              level=100 * (1 - LEVEL))
-    tables = [_folded("Accuracies", markdown_table(accuracies)), _folded("Costs", markdown_table(costs))]
+    tables = [folded("Accuracies", markdown_table(accuracies)), folded("Costs", markdown_table(costs))]
     return ("\n\n".join([text, *tables]) + "\n\nOn the Pareto front of test accuracy against MACs, which means that no "
             f"recorded network is both better and cheaper: {', '.join(front)}."
             + _kernels(folder, "stock"))
@@ -142,13 +138,13 @@ def duels(folder: Path | None = None) -> str:
     shown = shown.rename(columns={"second": f"{findings.REFERENCE} against", "only_first": "only it is right",
                                   "only_second": "only the other", "p_holm": "p, corrected"})
     formats = {"points": "{:+.1f}".format, "p": _p, "p, corrected": _p}
-    return f"{DUELS.format(tests=len(table), level=LEVEL)}\n{_folded('Every test', markdown_table(shown, formats))}"
+    return f"{DUELS.format(tests=len(table), level=LEVEL)}\n{folded('Every test', markdown_table(shown, formats))}"
 
 
 def flaws(folder: Path | None = None) -> str:
     """What mending each flaw is worth."""
     text = FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs)
-    return NONE if findings.flaws(folder).empty else f"{text}\n{_folded('Every change', flaw_table(folder))}"
+    return NONE if findings.flaws(folder).empty else f"{text}\n{folded('Every change', flaw_table(folder))}"
 
 
 def flaw_table(folder: Path | None = None) -> str:
@@ -173,7 +169,7 @@ def longer_runs(folder: Path | None = None) -> str:
                           "eval": table["last_eval_top1"].map(percent),
                           "interval": _ranges(low, high), "train pictures": table["train_pictures"],
                           "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
-    return text + _folded("Every run", markdown_table(shown)) + _kernels(folder, "laptop-stock")
+    return text + folded("Every run", markdown_table(shown)) + _kernels(folder, "laptop-stock")
 
 
 def hardest(folder: Path | None = None) -> str:
@@ -184,8 +180,8 @@ def hardest(folder: Path | None = None) -> str:
     shown = table[table["wrong"] > 0].head(SHOWN).rename(columns={"name": "picture", "seen_as": "seen as"})
     never = (table["wrong"] == table["runs"]).sum()
     text = HARD.format(runs=table["runs"][0])
-    folded = _folded("The hardest", markdown_table(shown.drop(columns="class")))
-    return (f"{text}\n{folded}\n\nAll runs are wrong on {never} of {len(table)} pictures, and "
+    pictures = folded("The hardest", markdown_table(shown.drop(columns="class")))
+    return (f"{text}\n{pictures}\n\nAll runs are wrong on {never} of {len(table)} pictures, and "
             f" all are right on {(table['wrong'] == 0).sum()}.")
 
 
@@ -213,6 +209,6 @@ def origin(folder: Path | None = None) -> str:
              "commit": runs["commit"].map("`{}`".format),
              "manifest": runs["manifest_sha256"].str[:16].map("`{}`".format)}
     rows = [{"": name, "value": "; ".join(map(str, dict.fromkeys(values)))} for name, values in facts.items()]
-    return (_folded("Machines and versions", markdown_table(pd.DataFrame(rows)))
+    return (folded("Machines and versions", markdown_table(pd.DataFrame(rows)))
             + "\n\nEach row of `results/runs.csv` has its own. `python -m asymmbook "
             "experiments run` makes every one again, and `results/README.md` explains the columns.")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-__all__ = ["NUMBER", "bullets", "markdown_table", "percent", "with_total"]
+__all__ = ["NUMBER", "bullets", "folded", "markdown_table", "percent", "with_total"]
 
 # 12, -3.5, 4,816, 97 %, < 0.001, 20.7 M, 70.8 ± 1.4, 65.9–75.2
 NUMBER = re.compile(r"(?:[<>≤≥]=? ?)?[-+]?\d[\d.,]*(?: ?[%kMG×])?(?: ?[±–] ?[\d.,]+)?")
@@ -46,3 +46,8 @@ def percent(share: float) -> str:
 def bullets(sentences: Iterable[str]) -> str:
     """Sentences as a Markdown list."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def folded(title: str, content: str) -> str:
+    """Markdown that is shown when its title is clicked."""
+    return f":::{{dropdown}} {title}\n{content}\n:::"

@@ -9,15 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from asymmbook.evidence import records
+from asymmbook.evidence.statistics import LEVEL
 from asymmbook.evidence.summary import group_a
 from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, plan
 from asymmbook.evidence.tuning import NETWORKS, tuning
 from asymmbook.evidence.verdicts import LABELS, families, verdicts
 from asymmbook.figures.style import thousands
-from asymmbook.pages.tables import bullets, markdown_table, percent
+from asymmbook.pages.tables import bullets, folded, markdown_table, percent
 from asymmlib.models import create_model, describe_treatment, treat
 
-__all__ = ["answers", "networks", "scale_sentences", "settings", "state", "treatment"]
+__all__ = ["answers", "differences", "networks", "scale_sentences", "settings", "state", "treatment"]
 
 CLASSES = 16
 TREATED = [name for name in LIGHT if name not in ("asymmnet_large-r0", "asymmnet_large-r2")]  # built like r = 1
@@ -96,17 +97,38 @@ def networks(recipe: str = "64px", folder: Path | None = None) -> str:
 
 
 def answers(folder: Path | None = None, group: str = "") -> str:
-    """A list a question: the sentence of every comparison that can be made; otherwise that it is open.
+    """A question a paragraph: how many comparisons show a difference, every sentence folded; or that it is open.
 
     group: only the questions of this group of the plan.
     """
     parts = []
-    for family in (family for family in families(folder) if group in ("", family.split(",")[0])):
+    for family in _of_group(group, folder):
         table = verdicts(family, folder)
         known = table.dropna(subset="mean")
-        lines = [f"- {sentence}" for sentence in known["sentence"]]
+        lines = []
+        if len(known):
+            shown = known["p_holm"] < LEVEL
+            lines.append(f"{shown.sum()} of {len(known)} comparisons show a difference.")
+            lines.append(folded("Every sentence", bullets(known["sentence"])))
         if len(known) < len(table) or table.empty:
-            lines.append(f"- Open: {len(table) - len(known)} of {len(table)} comparisons wait for their runs."
-                         if len(table) else "- Open: which change is tried is chosen by runs that are not complete.")
-        parts.append(f"**{QUESTIONS[family]}**\n\n" + "\n".join(lines))
+            lines.append(f"Open: {len(table) - len(known)} of {len(table)} comparisons wait for their runs."
+                         if len(table) else "Open: which change is tried is chosen by runs that are not complete.")
+        parts.append("\n\n".join([f"**{QUESTIONS[family]}**", *lines]))
     return "\n\n".join(parts)
+
+
+def differences(group: str, folder: Path | None = None) -> dict[str, pd.DataFrame]:
+    """{question: label, mean, low, high, shown} of a group's answered comparisons, for `plot_differences`."""
+    tables = {}
+    for family in _of_group(group, folder):
+        known = verdicts(family, folder).dropna(subset="mean")
+        network = LABELS.get(family.partition(", ")[2], "")
+        labels = [name.removeprefix(network).strip() for name in known["first" if network else "second"]]
+        if len(known):
+            tables[network or QUESTIONS[family]] = known[["mean", "low", "high"]].astype(float).assign(
+                label=labels, shown=known["p_holm"] < LEVEL)
+    return tables
+
+
+def _of_group(group, folder):
+    return [family for family in families(folder) if group in ("", family.split(",")[0])]

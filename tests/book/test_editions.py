@@ -94,6 +94,8 @@ def test_alternative_texts(words):
     metadata = {"tags": ["x"], "mystnb": {"image": {"alt": "It is so.", "width": 3}}}
     assert alt(metadata, words) == {"tags": ["x"], "mystnb": {"image": {"alt": "就是这样。", "width": 3}}}
     assert alt({}, words) == {} and metadata["mystnb"]["image"]["alt"] == "It is so."
+    metadata["mystnb"]["image"]["alt"] = "fish against picture"
+    assert alt(metadata, words) == metadata, "Sphinx finds no translation of a text that is translated in part"
 
 
 def test_an_edition_that_does_not_exist():

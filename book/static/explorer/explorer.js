@@ -27,7 +27,7 @@
                                `参数量（${other}）`],
           stem: "起始卷积", head: "分类头", total: "合计", comma: "，", stop: "。", colon: "：",
           units: [[1e8, " 亿"], [1e4, " 万"], [1, " "]], cost: (macs, params) => `${macs}次乘加，${params}个参数`,
-          change: (macs, params) => `乘加次数 ${macs}，参数量 ${params}`, stale: "图中仍是上一组可用的设置。",
+          change: (macs, params) => `乘加次数 ${macs}，参数量 ${params}`.replaceAll(" %", "%"), stale: "图中仍是上一组可用的设置。",
           refused: ({ reason, values: v }) => ({
             variant: () => `没有型号“${v.variant}”，可选：${v.known}`,
             width: () => `宽度系数为 ${v.width}，应为大于 0 的数，例如 0.5 或 1.0`,

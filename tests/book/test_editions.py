@@ -39,18 +39,20 @@ def words():
         (None, "fish", "鱼（fish）"),
         (FIGURE, "fish", "鱼"), (None, "seen as {x} ({n})", "误认为 {x}（{n}）"), (None, "It is so.", "就是这样。"),
         (None, "By {x}: {n}.", "由 {x} 得到 {n}。"), (None, "the rule depends on every name", "规则取决于每个文件名"),
-        (None, "Accuracy", "准确率"), (None, "{x} against {x1}", "{x} 与 {x1} 相比"), (None, "{x}, loud", "{x}，大声")])
+        (None, "Accuracy", "准确率"), (None, "{x} against {x1}", "{x} 与 {x1} 相比"), (None, "{x}, loud", "{x}，大声"),
+        (None, "{n} M of them", "共 {n/100} 亿，即 {n*100} 万"), (None, "told: {x}", "报错：{x}")])
 
 
 @pytest.mark.parametrize(("english", "said"), [
     ("picture", "图片"), ("3 of 1,024 pictures", "1,024 张图片中的 3 张"),
-    ("seen as fish (12.5%)", "误认为 鱼（fish）（12.5%）"),
+    ("seen as fish (12.5%)", "误认为鱼（fish）（12.5%）"),
     ("It is so. By hand: 3.", "就是这样。由 hand 得到 3。"),
     ("It is so. Never heard.", "就是这样。Never heard."),
-    ("fish, picture against ResNet50", "鱼（fish）、图片 与 ResNet50 相比"),
+    ("fish, picture against ResNet50", "鱼（fish）、图片与 ResNet50 相比"),
     ("Never heard", "Never heard"), ("-3.5", "-3.5"),
     ("It is so. Fish against ResNet50", "就是这样。Fish 与 ResNet50 相比"),
-    ("(3, 4) against fish", "(3, 4) 与 鱼（fish） 相比"), ("many of 3 pictures", "many of 3 pictures")])
+    ("(3, 4) against fish", "(3, 4) 与鱼（fish）相比"), ("many of 3 pictures", "many of 3 pictures"),
+    ("216.9 M of them", "共 2.169 亿，即 21690 万"), ("told: `fish, picture`", "报错：`fish, picture`")])
 def test_texts_are_put_into_other_words(words, english, said):
     assert words.say(english) == said
 
@@ -94,6 +96,8 @@ def test_alternative_texts(words):
     metadata = {"tags": ["x"], "mystnb": {"image": {"alt": "It is so.", "width": 3}}}
     assert alt(metadata, words) == {"tags": ["x"], "mystnb": {"image": {"alt": "就是这样。", "width": 3}}}
     assert alt({}, words) == {} and metadata["mystnb"]["image"]["alt"] == "It is so."
+    metadata["mystnb"]["image"]["alt"] = "fish against picture"
+    assert alt(metadata, words) == metadata, "Sphinx finds no translation of a text that is translated in part"
 
 
 def test_an_edition_that_does_not_exist():

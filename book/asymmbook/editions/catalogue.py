@@ -2,12 +2,14 @@
 
 `locale/<language>/LC_MESSAGES/outputs.po` holds what cells print, the headings of their tables and the words of their
 drawings. In its entries `{n}`, `{n1}`, ... stand for a number, `{x}`, `{x1}`, ... for any part of a line and of a
-sentence, `{w}` for one without commas; such texts are looked up in their turn. The context "figure" holds short forms
-for drawings. A space is any white space. The English text is the key, so numbers come from the one execution that both
-editions show. Words that stay as they are: `kept.txt` beside it.
+sentence, `{w}` for one without commas; such texts are looked up in their turn. A translation may count in other units:
+`{n/100}` is the number over 100, `{n*100}` times 100. The context "figure" holds short forms for drawings. A space is
+any white space. The English text is the key, so numbers come from the one execution that both editions show. Words that
+stay as they are: `kept.txt` beside it.
 """
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 from functools import cache
 
 from asymmbook.checkout import project_root
@@ -15,7 +17,8 @@ from asymmbook.checkout import project_root
 __all__ = ["FIGURE", "Catalogue", "catalogue", "foreign", "kept"]
 
 FIGURE = "figure"  # context of what stands in a drawing
-PLACE = re.compile(r"\{([nwx]\d*)\}")
+PLACE = re.compile(r"\{([nwx]\d*)(?:[*/]10+)?\}")
+SCALED = re.compile(r"\{(n\d*)([*/])(10+)\}")
 NUMBER = r"[-+±\u2212\u2013]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?%?(?: [kMG]\b)?"
 INSIDE = r"(?!\.\s+[A-Z`*])"  # of a sentence: no end of one, with the beginning of another
 KINDS = {"n": NUMBER, "w": rf"(?:{INSIDE}[^,\n])+?", "x": rf"(?:{INSIDE}.)+?"}
@@ -23,6 +26,8 @@ SENTENCE_END = re.compile(r"(?<=[.!?:;*])\s+")
 LIST = re.compile(r", | and ")
 NAME = 60  # letters: what is longer is no name in a list
 FULL_WIDTH = "。，：；、）”"
+HAN = rf"[\u4e00-\u9fff（“{FULL_WIDTH}]"
+SPACE = re.compile(rf"(?<={HAN}) (?={HAN})")  # that stood between an English name and its sentence
 CODE = re.compile("|".join((
     r"[\w/]+\s\d+\.jpg", r"\{[\w:-]+\}(?=`)", r"`[^`]*`",  # files, roles, code
     r"[\w.-]*[\w-][./\\_=*]\"?\w[\w./\\*=-]*", r"\{[^}]*\}", r"'\w+'",  # paths, dotted names, dictionaries
@@ -53,12 +58,12 @@ class Catalogue:
             for theirs, pattern, translation in self.patterns:
                 if theirs == ours and (found := pattern.fullmatch(text)):
                     parts = {place: self._part(place, part, context) for place, part in found.groupdict().items()}
-                    return PLACE.sub(lambda place, parts=parts: parts[place[1]], translation)  # type: ignore[misc]
+                    return SPACE.sub("", _filled(translation, parts))
         return None
 
     def _part(self, place, text, context):
         """What stands in a place: numbers as they are; a name or a list of names as this catalogue has them."""
-        if place.startswith("n") or not re.search("[A-Za-z]", text):
+        if place.startswith("n") or not re.search("[A-Za-z]", text) or re.fullmatch("`[^`]*`", text):
             return text
         if (said := self.whole(text, context)) is not None:
             return said
@@ -86,6 +91,14 @@ class Catalogue:
         """A text in a drawing, which may have lines of its own."""
         whole = self.whole(text, FIGURE)
         return "\n".join(self.say(line, FIGURE) for line in text.split("\n")) if whole is None else whole
+
+
+def _filled(text, parts):
+    """A translation with its places filled: {place: text}."""
+    def scaled(place):
+        number, factor = Decimal(parts[place[1]].replace(",", "")), Decimal(place[3])
+        return f"{(number * factor if place[2] == '*' else number / factor).normalize():f}"
+    return PLACE.sub(lambda place: parts[place[1]], SCALED.sub(scaled, text))
 
 
 def _is_name(text):

@@ -137,11 +137,15 @@ def twin(kind: str, content: Any, metadata: dict[str, Any], language: str, words
 
 
 def alt(metadata: dict[str, Any], words: Catalogue) -> dict[str, Any]:
-    """A cell's metadata with the alternative text of its picture in this language."""
+    """A cell's metadata with the alternative text of its picture in this language, if `words` have it word for word.
+
+    The catalogues of the pages hold the others, and Sphinx looks them up by the whole English text: it stays whole.
+    """
     image = metadata.get("mystnb", {}).get("image", {})
     if "alt" not in image:
         return metadata
-    return {**metadata, "mystnb": {**metadata["mystnb"], "image": {**image, "alt": words.say(image["alt"])}}}
+    image = {**image, "alt": words.exact.get((None, " ".join(image["alt"].split())), image["alt"])}
+    return {**metadata, "mystnb": {**metadata["mystnb"], "image": image}}
 
 
 def texts(output: dict[str, Any], language: str, words: Catalogue) -> Iterator[tuple[str, str]]:

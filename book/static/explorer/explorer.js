@@ -17,25 +17,25 @@
           change: (macs, params) => `${macs} MACs, ${params} parameters`,
           stale: "The drawings still show the last settings that work.",
           refused: (error) => `ValueError: ${error.message}` },
-    zh: { settings: "设置", variant: "变体", width: "宽度系数 k", asymmrate: "非对称率 r", size: "图片边长（像素）",
+    zh: { settings: "设置", variant: "型号", width: "宽度系数 k", asymmrate: "非对称率 r", size: "图片边长（像素）",
           against: "比较对象", slider: "滑块", channels: "各块的通道数", macs: "各块的乘加次数",
           thick: (other) => `粗条：当前设置；细条：${other}`,
-          others: { r0: "r = 0", mobilenet: "飞桨自带的 MobileNetV3" }, copy: "输入的副本",
-          fresh: "新通道", parts: ["第一个逐点卷积", "逐通道卷积", "挤压与激励", "第二个逐点卷积"],
-          table: "各部分的代价",
+          others: { r0: "r = 0", mobilenet: "Paddle 自带的 MobileNetV3" }, copy: "输入的副本",
+          fresh: "新通道", parts: ["第一个逐点卷积", "逐通道卷积", "SE 模块", "第二个逐点卷积"],
+          table: "各部分的开销",
           columns: (other) => ["部分", "边长", "通道：输入 → 中间 → 输出", "乘加次数", "参数量", `乘加次数（${other}）`,
                                `参数量（${other}）`],
-          stem: "首层", head: "末层", total: "合计", comma: "，", stop: "。", colon: "：",
+          stem: "起始卷积", head: "分类头", total: "合计", comma: "，", stop: "。", colon: "：",
           units: [[1e8, " 亿"], [1e4, " 万"], [1, " "]], cost: (macs, params) => `${macs}次乘加，${params}个参数`,
-          change: (macs, params) => `乘加次数 ${macs}，参数量 ${params}`, stale: "图中仍是上一组可用的设置。",
+          change: (macs, params) => `乘加次数 ${macs}，参数量 ${params}`.replaceAll(" %", "%"), stale: "图中仍是上一组可用的设置。",
           refused: ({ reason, values: v }) => ({
-            variant: () => `没有变体“${v.variant}”，可选：${v.known}`,
-            width: () => `宽度系数为 ${v.width}，必须是大于 0 的数，例如 0.5 或 1.0`,
-            asymmrate: () => `非对称率为 ${v.asymmrate}，必须是不小于 0 的整数，例如 0、1 或 2`,
-            size: () => `图片边长为 ${v.size}，必须是不小于 32 的整数，例如 128 或 224`,
-            block: () => `宽度系数为 ${v.width}、非对称率为 ${v.rate} 时，第 ${v.index} 块无法构建：扩展后的宽度（${v.expansion} ` +
-              `个通道）不大于 max(c_in, r·c_in) = ${v.widest}，这一块因此不做扩展，而它的逐通道卷积需要 ${v.expansion} ` +
-              `个通道，得到的却是 ${v.cIn} 个；请调大宽度系数，或调小非对称率`,
+            variant: () => `没有型号“${v.variant}”，可选：${v.known}`,
+            width: () => `宽度系数为 ${v.width}，应为大于 0 的数，例如 0.5 或 1.0`,
+            asymmrate: () => `非对称率为 ${v.asymmrate}，应为不小于 0 的整数，例如 0、1 或 2`,
+            size: () => `图片边长为 ${v.size}，应为不小于 32 的整数，例如 128 或 224`,
+            block: () => `宽度系数 ${v.width}、非对称率 ${v.rate} 时，块 ${v.index} 无法搭建：扩展后的通道数` +
+              `（${v.expansion}）不大于 max(c_in, r·c_in) = ${v.widest}，块不会扩展，而逐通道卷积需要 ${v.expansion} ` +
+              `个通道，却只得到 ${v.cIn} 个；请增大宽度系数，或减小非对称率`,
           })[reason]() },
   };
   const say = TEXT[document.documentElement.lang.startsWith("zh") ? "zh" : "en"];

@@ -76,7 +76,7 @@ def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmr
             return _open_and_fit(folder, recipe, prepared, build, settings_of_run, fresh)
 
 
-def _check_start(start, new_head, recipe):
+def _check_start(start: Path | str | None, new_head: bool, recipe: Recipe) -> Path | None:
     """The file to start from, or None; `ValueError` for settings that do not go together."""
     if start is None and (new_head or recipe.frozen_epochs):
         option = "new_head (--new-head)" if new_head else "frozen_epochs (--frozen-epochs)"

@@ -70,7 +70,8 @@ def thawing(scores: Mapping[str, float]) -> Thaw | None:
 
     scores: {run: top-1}. Ties go to the one that stands first in `GRID`.
     """
-    runs = {thaw: [grid_run(network, thaw, fold) for network in NETWORKS for fold in range(GRID_FOLDS)] for thaw in GRID}
+    runs = {thaw: [grid_run(network, thaw, fold) for network in NETWORKS for fold in range(GRID_FOLDS)]
+            for thaw in GRID}
     if any(run not in scores for names in runs.values() for run in names):
         return None
     return max(GRID, key=lambda thaw: np.mean([scores[run] for run in runs[thaw]]))

@@ -28,15 +28,15 @@ def plot_learning(points: Sequence[Point]) -> Figure:
               / sum(point.size == size for point in points) for size in SIZES}
     for network in dict.fromkeys(point.network for point in points):
         for number, kind in enumerate(KINDS):
-            mine = [point for point in points if (point.network, point.kind) == (network, kind) and point.result]
-            mine.sort(key=lambda point: point.pictures)
+            mine = sorted((places[point.size] * APART**number, point.result) for point in points
+                          if (point.network, point.kind) == (network, kind) and point.result is not None)
             if mine:
-                middles = [100 * point.result.mean for point in mine]
-                ends = [[100 * (point.result.mean - point.result.low) for point in mine],
-                        [100 * (point.result.high - point.result.mean) for point in mine]]
+                middles = [100 * result.mean for _, result in mine]
+                ends = [[100 * (result.mean - result.low) for _, result in mine],
+                        [100 * (result.high - result.mean) for _, result in mine]]
                 line, full = LINES[kind]
                 colour = colour_of(LABELS[network])
-                axes.errorbar([places[point.size] * APART**number for point in mine], middles, yerr=ends, fmt=line,
+                axes.errorbar([place for place, _ in mine], middles, yerr=ends, fmt=line,
                               color=colour, capsize=3, markerfacecolor=colour if full else "white",
                               label=f"{LABELS[network]}, {kind}")
     if axes.get_legend_handles_labels()[0]:

@@ -72,11 +72,12 @@ def reading(folder: Path | None = None) -> str:
     """What the curves show, a sentence each; differences with intervals and without a verdict."""
     curves, items = learning_curves(folder), []
     for network in LABELS:
-        done = [point for point in curves if point.network == network and point.kind == "pre-trained" and point.result]
+        done = [(_words(point.size), percent(point.result.mean)) for point in curves
+                if point.network == network and point.kind == "pre-trained" and point.result is not None]
         if len(done) > 1:
-            first, last = done[0], done[-1]
-            items.append(f"{LABELS[network]}, pre-trained: {percent(first.result.mean)} % with {_words(first.size)} "
-                         f"pictures a class, {percent(last.result.mean)} % with {_words(last.size)}.")
+            (fewest, low), (most, high) = done[0], done[-1]
+            items.append(f"{LABELS[network]}, pre-trained: {low} % with {fewest} pictures a class, {high} % with "
+                         f"{most}.")
         for size in SIZES:
             worth = payoff(network, size, folder)
             if worth:

@@ -64,12 +64,18 @@ def _train_options(command):
     command.add_argument("--recipe", help=f"one of {', '.join(RECIPES)}; default: ASYMMLIB_RECIPE, else quick")
     command.add_argument("--width", type=float, help="AsymmNet's width multiplier (default 1.0)")
     command.add_argument("--asymmrate", type=int, help="AsymmNet's asymmetry rate (default 1)")
-    for name in ("epochs", "warmup-epochs", "seed", "batch-size", "image-size", "base-lr"):
-        command.add_argument(f"--{name}", type=float if name == "base-lr" else int, help="instead of the recipe's")
+    for name in ("epochs", "warmup-epochs", "seed", "batch-size", "image-size"):
+        command.add_argument(f"--{name}", type=int, help="instead of the recipe's")
+    command.add_argument("--base-lr", type=float, help="instead of the recipe's")
     command.add_argument("--amp", action="store_true", default=None, help="mixed precision, on a GPU")
     command.add_argument("--name", help="folder below runs/ (default: made of model, recipe, data and seed)")
-    command.add_argument("--start", metavar="WEIGHTS", help="weights to start from: ours, or what `convert` reads")
+    command.add_argument("--start", metavar="WEIGHTS", help="weights to start from: a run, a released network, or a "
+                         "file (ours, or what `convert` reads)")
     command.add_argument("--new-head", action="store_true", help="with --start: a new classifier, for other classes")
+    command.add_argument("--frozen-epochs", type=int, metavar="N",
+                         help="with --start: train the classifier alone for N epochs, then all layers (default 0)")
+    command.add_argument("--backbone-rate", type=float, metavar="SHARE",
+                         help="learning rate of all but the classifier, as a share of its rate (default 1)")
     command.add_argument("--fresh", action="store_true", help="start over, even where the run exists")
 
 
@@ -85,7 +91,8 @@ def _train(options):
     if options.name is not None:
         run_folder(options.name)  # a wrong name ends here, before pictures are prepared
     changed = {field: getattr(options, field) for field in
-               ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr", "amp")
+               ("epochs", "warmup_epochs", "seed", "batch_size", "image_size", "base_lr", "amp",
+                "frozen_epochs", "backbone_rate")
                if getattr(options, field) is not None}
     recipe = get_recipe(options.recipe).replace(**changed)
     with parallel.in_turn(parallel.local_rank()):

@@ -1,7 +1,8 @@
 """Callbacks of `paddle.Model.fit`: small observers that seed, measure, write and report, once an epoch.
 
-They go into `fit` in this order: `Reproducible`, `Finite`, `EpochLog`, then those that read `logs["row"]`, the row that
-`EpochLog` makes, then the learning rate's scheduler, last `Checkpoint`, which stores the state of all before it.
+They go into `fit` in this order: `Reproducible`, `Frozen` where layers are, `Finite`, `EpochLog`, then those that read
+`logs["row"]`, the row that `EpochLog` makes, then the learning rate's scheduler, last `Checkpoint`, which stores the
+state of all before it.
 Notebook 03, section 4, runs the loop around which they stand; section 5 looks at what they leave on disk.
 """
 import os
@@ -22,10 +23,11 @@ from asymmlib.base.extras import missing_package
 from asymmlib.base.files import atomic_write
 from asymmlib.checkpoint import save_checkpoint
 from asymmlib.evaluation import evaluate
+from asymmlib.weights.head import freeze
 from asymmlib.weights.own import save_weights
 
-__all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Finite", "Progress", "Reproducible", "VisualDLLog",
-           "out_of_patience"]
+__all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Finite", "Frozen", "Progress", "Reproducible",
+           "VisualDLLog", "out_of_patience"]
 
 Row = dict[str, float]  # one epoch in history.csv, as `EpochLog` describes it
 WATCHED = 8  # weights looked at after each batch
@@ -50,6 +52,24 @@ class Reproducible(paddle.callbacks.Callback):
         self.loader.batch_sampler.set_epoch(epoch)
         self.loader.dataset.set_epoch(epoch)
         paddle.seed(self.seed * 100_003 + epoch + (parallel.rank() << 40))
+
+
+class Frozen(paddle.callbacks.Callback):
+    """Hold all but the last layer still through the first `epochs` epochs: `asymmlib.weights.head.freeze`.
+
+    Only while batches are trained: whoever measures or stores the network at an epoch's end sees no mark of it.
+    `first_epoch` is as for `Reproducible`.
+    """
+
+    def __init__(self, epochs: int, first_epoch: int = 0) -> None:
+        super().__init__()
+        self.epochs, self.first_epoch = epochs, first_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        freeze(self.model.network, epoch + self.first_epoch < self.epochs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        freeze(self.model.network, False)
 
 
 class Finite(paddle.callbacks.Callback):

@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import paddle
 
 from asymmlib.base.files import open_regular
@@ -38,6 +39,10 @@ def save_checkpoint(folder: Path, network: paddle.nn.Layer, optimizer: paddle.op
         else:
             owner = next(name for name in names if key.startswith(name + "_"))
             tensors[f"optimizer/{names[owner]}/{key[len(owner) + 1:]}"] = value.numpy()
+    for slot in {key.rsplit("/", 1)[-1] for key in tensors if key.startswith("optimizer/")}:
+        for name, value in network.named_parameters():  # what was frozen so far has none: it will begin with zeros
+            if not value.stop_gradient:
+                tensors.setdefault(f"optimizer/{name}/{slot}", np.zeros(value.shape, np.float32))
     facts = {"schedule": schedule, "rows": rows, "scaler": _plain(scaler.state_dict()) if scaler else {}, "run": run}
     metadata = complete(network, {key: json.dumps(value, allow_nan=False) for key, value in facts.items()})
     folder.mkdir(parents=True, exist_ok=True)

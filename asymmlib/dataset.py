@@ -35,12 +35,14 @@ class Pictures(paddle.io.Dataset):
 
     `prepared` comes from `asymmlib.data.sources.prepare`. `mean` and `std` default to the train split's own.
     `augmentation` is one of `asymmlib.recipes.AUGMENTATIONS`; call `set_epoch` before each epoch to draw anew.
+    `per_class` keeps the first pictures of each class, and all are there `passes` times, each time augmented otherwise.
     Raises `ValueError` for an unknown split or one without pictures.
     """
 
     def __init__(self, prepared: "Prepared", split: str, size: int, *, augmentation: str = "none",
                  rotation: float = 10.0, mean: Sequence[float] | np.ndarray | None = None,
-                 std: Sequence[float] | np.ndarray | None = None, seed: int = 0, per_class: int | None = None) -> None:
+                 std: Sequence[float] | np.ndarray | None = None, seed: int = 0, per_class: int | None = None,
+                 passes: int = 1) -> None:
         super().__init__()
         manifest = prepared.manifest
         self.classes = prepared.class_names
@@ -48,6 +50,7 @@ class Pictures(paddle.io.Dataset):
         if per_class is not None:
             first = manifest.iloc[self.rows].groupby("class").cumcount().to_numpy() < per_class
             self.rows = self.rows[first]
+        self.rows = np.tile(self.rows, passes)
         if not len(self.rows):
             raise ValueError(f"split {split!r} of {prepared.name} has no pictures; it has: "
                              f"{', '.join(sorted(manifest['split'].unique()))} (test_share=True makes a test split)")

@@ -65,7 +65,10 @@ class Recipe:
     `data` is a choice of `asymmlib.data.sources.prepare`, or None for what `ASYMMLIB_DATA` says. Sizes are pixels,
     rates are per step of the schedule, `rotation` is degrees. `asymmnet_weight_decay` gives AsymmNet a weight decay of
     its own (the article's unfair comparison); None treats all models alike. `train_per_class` keeps only the first
-    pictures of each class of the train split; `drop_last` leaves out those of an epoch that do not fill a batch.
+    pictures of each class of the train split, an epoch goes `passes` times through what is kept, so that epochs of few
+    pictures are not too short; `drop_last` leaves out those of an epoch that do not fill a batch. From given weights
+    (`start` of `asymmlib.training.train`) all but the last layer is held still for the first `frozen_epochs` epochs;
+    where it trains, its rate is `base_lr` times `backbone_rate`.
     `initialisation` and `norm` treat all networks alike, `dropout` all but VGG19 (two layers of its own) and ResNet50
     (none). `accelerate` uses the faster CPU kernels of `asymmlib.fast` where they can be had (no effect on a GPU, none
     on results beyond rounding). `amp` computes in float16 where that is safe and scales the loss, on a device that
@@ -81,7 +84,10 @@ class Recipe:
     data: str | None = None
     test_share: bool = False
     train_per_class: int | None = None
+    passes: int = 1
     drop_last: bool = False
+    frozen_epochs: int = 0
+    backbone_rate: float = 1.0
     initialisation: str = "he"
     norm: str = "common"
     optimizer: str = "momentum"
@@ -123,6 +129,9 @@ class Recipe:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"recipe {self.name!r}: warmup_epochs ({self.warmup_epochs}) must be fewer than epochs "
                              f"({self.epochs})")
+        if self.frozen_epochs > self.epochs:
+            raise ValueError(f"recipe {self.name!r}: frozen_epochs ({self.frozen_epochs}) must not be more than epochs "
+                             f"({self.epochs})")
 
     def replace(self, **changes: Any) -> "Recipe":
         """A copy with some fields changed; `ValueError` for a field that does not exist."""
@@ -140,11 +149,13 @@ class Recipe:
 # field, least, most
 _LIMITS = (
     ("image_size", 32, 1024), ("epochs", 1, 10_000), ("batch_size", 1, 8192), ("base_lr", 1e-8, 100.0),
-    ("train_per_class", 1, 10**7), ("momentum", 0.0, 0.9999), ("weight_decay", 0.0, 1.0),
+    ("train_per_class", 1, 10**7), ("passes", 1, 10_000), ("frozen_epochs", 0, 10_000), ("backbone_rate", 1e-8, 1.0),
+    ("momentum", 0.0, 0.9999), ("weight_decay", 0.0, 1.0),
     ("asymmnet_weight_decay", 0.0, 1.0), ("warmup_epochs", 0, 10_000), ("label_smoothing", 0.0, 0.9999),
     ("dropout", 0.0, 0.9999), ("rotation", 0.0, 180.0), ("patience", 1, 10_000), ("seed", 0, 2**31 - 1),
 )
-_WHOLE = ("image_size", "epochs", "batch_size", "train_per_class", "warmup_epochs", "patience", "seed")
+_WHOLE = ("image_size", "epochs", "batch_size", "train_per_class", "passes", "frozen_epochs", "warmup_epochs",
+          "patience", "seed")
 _OPTIONAL = ("train_per_class", "asymmnet_weight_decay", "patience")
 _FLAGS = ("test_share", "drop_last", "decay_bias_and_norm", "zero_last_gamma", "accelerate", "amp")
 

@@ -187,8 +187,8 @@ class Run:
         """DataFrame with one row per epoch; columns in `asymmlib.callbacks.EpochLog`. `ValueError` if damaged."""
         return read_table(self.folder / "history.csv", ("epoch",))
 
-    def classifier(self, which: str = "last") -> Classifier:
-        """The `Classifier` of a run: its weights after the "last" epoch, or the "best" by the eval split.
+    def weights(self, which: str = "last") -> Path:
+        """The file of the weights after the "last" epoch, or the "best" by the eval split.
 
         Raises `ValueError` for another word and `FileNotFoundError` for a run that has not got that far.
         """
@@ -199,6 +199,11 @@ class Run:
         if not has_file(path) or read_safetensors(path)[1].get("run") != self.info.get("id"):
             raise FileNotFoundError(f"run {self.name} has no {which} weights yet ({path}): give its train command "
                                     "again, which goes on from the last finished epoch")
+        return path
+
+    def classifier(self, which: str = "last") -> Classifier:
+        """The `Classifier` of a run, with its `weights(which)`."""
+        path = self.weights(which)
         keys = ("settings", "recipe", "manifest_sha256", "pictures", "environment", "result")
         provenance = {"run": self.name, "weights": which, **{key: self.info[key] for key in keys if key in self.info}}
         record = {"manifest": self.manifest, "sha256": self.info.get("manifest_sha256"), "recipe": self.info["recipe"]}

@@ -26,9 +26,11 @@ from asymmlib.fast import accelerate, is_accelerated
 from asymmlib.models import create_model, treat
 from asymmlib.network import AsymmetricalBottleneck, AsymmNet
 from asymmlib.recipes import Recipe
+from asymmlib.records.classifiers import find_weights
 from asymmlib.records.opening import locked_run, open_run, run_folder
 from asymmlib.runs import Run
 from asymmlib.weights.convert import start_from
+from asymmlib.weights.head import backbone
 from asymmlib.weights.own import save_weights
 from asymmlib.weights.settings import marks
 
@@ -42,9 +44,9 @@ def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmr
 
     A finished run of the same settings is opened instead, an interrupted one goes on at its last checkpoint; both
     are said in a printed line. `fresh=True` starts over; nothing is deleted without it. `prepared` is the data (None:
-    what the recipe or `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` is a file of weights to
-    start from in place of random ones, ours or one that `asymmlib.weights.convert` reads; `new_head` leaves its last
-    layer out.
+    what the recipe or `ASYMMLIB_DATA` names), `name` the folder below the runs' folder. `start` are weights in place of
+    random ones: a run's, a released network's, those of a file, ours or one that `asymmlib.weights.convert` reads;
+    `new_head` leaves their last layer out; the recipe's `frozen_epochs` and `backbone_rate` say how the rest trains.
     Started by Paddle's launcher, all processes call this and share the work (`asymmlib.base.parallel`); rank 0 writes.
     Raises `ValueError` when that folder holds a run of other settings or something else, for unknown names, for weights
     that do not fit, and for processes that do not agree; `FloatingPointError` for a loss or weights that are not
@@ -55,10 +57,12 @@ def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmr
         with parallel.in_turn(parallel.local_rank()):
             prepared = prepare(recipe.data, test_share=recipe.test_share)
     recipe = recipe.replace(data=prepared.name)
-    if new_head and start is None:
-        raise ValueError("new_head (--new-head) needs start (--start): a file of weights whose head is replaced")
+    start = _check_start(start, new_head, recipe)
     build = partial(_build, model_name, prepared.class_names, settings, recipe, start, new_head)
     folder = run_folder(run_name(model_name, recipe, settings) if name is None else name)
+    if start is not None and start.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{start} lies in the folder of the run that would start from it: give this run another name "
+                         "(--name)")
     build(tell=True)  # wrong names, settings and weights end here, early
     settings_of_run = {"model": model_name, "settings": settings, "recipe": recipe.as_dict(),
                        "manifest_sha256": manifest_hash(prepared.manifest)}
@@ -70,6 +74,17 @@ def train(model_name: str, recipe: Recipe, *, width: float | None = None, asymmr
             return _open_and_fit(folder, recipe, prepared, build, settings_of_run, fresh)
         with locked_run(folder, fresh):
             return _open_and_fit(folder, recipe, prepared, build, settings_of_run, fresh)
+
+
+def _check_start(start: Path | str | None, new_head: bool, recipe: Recipe) -> Path | None:
+    """The file to start from, or None; `ValueError` for settings that do not go together."""
+    if start is None and (new_head or recipe.frozen_epochs):
+        option = "new_head (--new-head)" if new_head else "frozen_epochs (--frozen-epochs)"
+        raise ValueError(f"{option} needs start (--start): weights, all but the last layer of which are kept")
+    if recipe.frozen_epochs and parallel.ranks() > 1:
+        raise ValueError(f"frozen_epochs ({recipe.frozen_epochs}) needs a single process: several share the gradients "
+                         "of all layers")
+    return None if start is None else find_weights(start)
 
 
 def _open_and_fit(folder, recipe, prepared, build, wanted, fresh):
@@ -117,7 +132,7 @@ def _fit(run, recipe, prepared, build):
                            run.info.get("id"))
     parallel.agree({"the run": run.info.get("id"), "the last finished epoch": len(rows)})
     run = _record(run, classes=prepared.class_names, mean=list(train_set.mean), std=list(train_set.std),
-                  pictures={"train": len(train_set), "eval": len(eval_set)},
+                  pictures={"train": len(train_set) // recipe.passes, "eval": len(eval_set)},
                   **_sessions(run, len(rows), is_accelerated(network)))
     if rows:
         print(f"run {run.name} goes on after epoch {len(rows)} of {recipe.epochs}", flush=True)
@@ -180,7 +195,8 @@ def _observers(run, recipe, loader, eval_set, rows, by_epoch):
         cb.Progress(recipe.epochs, len(rows))]
     last = [] if parallel.rank() else [cb.Checkpoint(run.folder / "checkpoints", log.rows, run.info.get("id"))]
     schedule = paddle.callbacks.LRScheduler(by_step=not by_epoch, by_epoch=by_epoch)
-    return [cb.Reproducible(loader, recipe.seed, len(rows)), cb.Finite(len(rows)), log, *writers, schedule,
+    held = [cb.Frozen(recipe.frozen_epochs, len(rows))] if recipe.frozen_epochs else []
+    return [cb.Reproducible(loader, recipe.seed, len(rows)), *held, cb.Finite(len(rows)), log, *writers, schedule,
             cb.EarlyStop(log.rows, recipe.patience), *last], log
 
 
@@ -195,7 +211,8 @@ def make_pictures(prepared: Prepared, recipe: Recipe) -> tuple[Pictures, Picture
     """The train and eval splits as `Pictures`, with the recipe's augmentation and normalisation."""
     mean, std = (ARTICLE_MEAN, ARTICLE_STD) if recipe.normalisation == "article" else (None, None)
     train_set = Pictures(prepared, "train", recipe.image_size, augmentation=recipe.augmentation, mean=mean, std=std,
-                         rotation=recipe.rotation, seed=recipe.seed, per_class=recipe.train_per_class)
+                         rotation=recipe.rotation, seed=recipe.seed, per_class=recipe.train_per_class,
+                         passes=recipe.passes)
     eval_set = Pictures(prepared, "eval", recipe.image_size, mean=train_set.mean, std=train_set.std)
     return train_set, eval_set
 
@@ -216,7 +233,10 @@ def make_schedule(recipe: Recipe, steps_per_epoch: int) -> tuple[schedules.LRSch
 
 def make_optimizer(network: paddle.nn.Layer, recipe: Recipe,
                    schedule: schedules.LRScheduler) -> paddle.optimizer.Optimizer:
-    """SGD with (Nesterov) momentum and L2 weight decay, on biases and batch norm only where the recipe says so."""
+    """SGD with (Nesterov) momentum and L2 weight decay, on biases and batch norm only where the recipe says so.
+
+    All but the last layer gets the rate times `backbone_rate`.
+    """
     decay = recipe.weight_decay
     if isinstance(network, AsymmNet) and recipe.asymmnet_weight_decay is not None:
         decay = recipe.asymmnet_weight_decay
@@ -224,6 +244,8 @@ def make_optimizer(network: paddle.nn.Layer, recipe: Recipe,
         for parameter in network.parameters():
             if parameter.ndim == 1:  # biases, gammas and betas are the vectors among the parameters
                 parameter.regularizer = paddle.regularizer.L2Decay(0.0)
+    for parameter in backbone(network) if recipe.backbone_rate != 1 else ():
+        parameter.optimize_attr["learning_rate"] = recipe.backbone_rate
     return paddle.optimizer.Momentum(schedule, recipe.momentum, parameters=network.parameters(), weight_decay=decay,
                                      use_nesterov=recipe.optimizer == "nesterov")
 

@@ -773,10 +773,10 @@ extern "C" void backward(Int count, const Layer* l, const Tensors* t, const Numb
   for (Int i = count; i-- > 0;) run_backward({l[i], t[i], n[i]});
 }
 extern "C" void momentum(Int count, float* const* p, const float* const* g, float* const* v, const Int* sizes,
-                         const float* decays, float rate, float momentum, int nesterov) {
+                         const float* decays, const float* rates, float rate, float momentum, int nesterov) {
 #pragma omp parallel
   for (Int i = 0, t = omp_get_thread_num(), threads = omp_get_num_threads(); i < count; i++) {
     const Int begin = sizes[i] * t / threads, n = sizes[i] * (t + 1) / threads - begin;
-    update(n, p[i] + begin, g[i] + begin, v[i] + begin, decays[i], rate, momentum, nesterov);
+    update(n, p[i] + begin, g[i] + begin, v[i] + begin, decays[i], rate * rates[i], momentum, nesterov);
   }
 }

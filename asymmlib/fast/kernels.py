@@ -72,7 +72,7 @@ class Stage(NamedTuple):
     def convolution(self) -> Convolution:
         """Its numbers."""
         conv, bn = self.conv, self.bn
-        norm = PLAIN if bn is None else BATCH if bn.training else RUNNING
+        norm = PLAIN if bn is None else BATCH if _by_batch(bn) else RUNNING
         return Convolution(conv._out_channels, conv._kernel_size[0], conv._stride[0], conv._groups > 1,
                            ACTIVATIONS[self.activation], norm, tuple(self.parameters()), self.copies,
                            (0.0, 0.0) if bn is None else (bn._epsilon, bn._momentum))
@@ -180,10 +180,15 @@ def covers(block: Block, shape: Sequence[int]) -> list[int] | None:
             return None
         channels, stride = conv._out_channels, conv._stride[0]
         h, w = (h - 1) // stride + 1, (w - 1) // stride + 1
-        if bn is not None and bn.training and n * h * w == 1:  # Paddle leaves out batch norm over a single number
+        if bn is not None and _by_batch(bn) and n * h * w == 1:  # Paddle leaves out batch norm over a single number
             return None
     known = all(_known(stage.conv, stage.bn) and stage.conv._kernel_size == [1, 1] for stage in block.squeeze)
     return [n, channels, h, w] if known else None
+
+
+def _by_batch(bn):
+    """Whether batch norm takes its numbers from the batch: in train mode, unless it is told to use running averages."""
+    return bn.training and not bn._use_global_stats
 
 
 def _known(conv, bn):
@@ -191,7 +196,7 @@ def _known(conv, bn):
     if conv._groups > 1 and not (conv._groups == conv._in_channels == conv._out_channels and kernel in (3, 5)
                                  and stride in (1, 2)):
         return False
-    if bn is not None and (conv.bias is not None or bn._use_global_stats is not None or bn._data_format != "NCHW"
+    if bn is not None and (conv.bias is not None or bn._use_global_stats is False or bn._data_format != "NCHW"
                            or bn.weight is None or bn.bias is None):
         return False
     return (kernel % 2 and conv._kernel_size == [kernel] * 2 and conv._stride == [stride] * 2

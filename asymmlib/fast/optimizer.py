@@ -18,7 +18,7 @@ def fuse(optimizer: paddle.optimizer.Optimizer) -> None:
     """Let an optimiser, in place, update all its parameters at once; only `paddle.optimizer.Momentum` is changed.
 
     Its state, and the names in it, stay. A step that Paddle does in another way (the first one, which makes the state,
-    clipped gradients, mixed precision, rates of single parameters) stays Paddle's. `clear_grad` gives gradients' memory
+    clipped gradients, mixed precision) stays Paddle's. `clear_grad` gives gradients' memory
     back and does not fill it with zeros, which the next backward pass would have to add to.
     """
     if type(optimizer) is paddle.optimizer.Momentum:
@@ -48,17 +48,19 @@ def _apply(self, loss, startup_program, params_grads, param_group_idx=0):
     work = _work(self, params_grads) if isinstance(params_grads, list) and paddle.in_dynamic_mode() else None
     if not work:
         return type(self)._apply_optimize(self, loss, startup_program, params_grads, param_group_idx)
-    *tensors, decays = zip(*work, strict=True)
+    *tensors, decays, rates = zip(*work, strict=True)
     pointers = np.array([[tensor.data_ptr() for tensor in row] for row in tensors], np.int64)
-    sizes, decays = np.array([tensor.size for tensor in tensors[0]], np.int64), np.array(decays, np.float32)
+    sizes = np.array([tensor.size for tensor in tensors[0]], np.int64)
+    decays, rates = np.array(decays, np.float32), np.array(rates, np.float32)
     library().momentum(ctypes.c_int64(len(sizes)), *(ctypes.c_void_p(table.ctypes.data) for table in (
-        *pointers, sizes, decays)), ctypes.c_float(self.get_lr()), ctypes.c_float(self._momentum),
+        *pointers, sizes, decays, rates)), ctypes.c_float(self.get_lr()), ctypes.c_float(self._momentum),
         ctypes.c_int(self._use_nesterov))
     return []
 
 
 def _work(self, params_grads):
-    """(parameter, gradient, velocity, weight decay) of each; None where the kernel would not do what Paddle does."""
+    """(parameter, gradient, velocity, weight decay, share of the rate) of each; None where the kernel would not do what
+    Paddle does."""
     velocities = self._accumulators.get(self._velocity_acc_str, {})
     usual = (self._grad_clip is None and self.regularization is None and self._rescale_grad == 1.0
              and not self._multi_precision and not self._use_multi_tensor
@@ -68,9 +70,10 @@ def _work(self, params_grads):
         velocity, own = velocities.get(parameter.name), getattr(parameter, "regularizer", None)
         if velocity is None or not (own is None or isinstance(own, paddle.regularizer.L2Decay)):
             return None
-        if parameter.optimize_attr["learning_rate"] != 1.0 or not (_plain(parameter) and _plain(gradient)):
+        share = parameter.optimize_attr["learning_rate"]
+        if not isinstance(share, int | float) or not (_plain(parameter) and _plain(gradient)):
             return None
-        work.append((parameter, gradient, velocity, decay if own is None else own._coeff))
+        work.append((parameter, gradient, velocity, decay if own is None else own._coeff, share))
     return work
 
 

@@ -1,4 +1,4 @@
-"""Any trained network by one name: what `--from` means, for every command that uses weights.
+"""Any trained network by one name: what `--from` means, for every command that uses weights, and `--start` of `train`.
 
 - a name below runs/, or the path of a run's folder: the run's, after its last epoch unless another one is asked for
 - `asymmnet_large`, `asymmnet_small`, `mobilenet_v2`: the one that comes with the book
@@ -12,9 +12,9 @@ from typing import Any
 
 from asymmlib.base.files import checksum
 from asymmlib.runs import LICENCE, Classifier, find_run, known_runs, load_pretrained, recorded_folder
-from asymmlib.weights.released import RELEASED, best_available
+from asymmlib.weights.released import RELEASED, best_available, find_released
 
-__all__ = ["EPOCH", "EPOCHS", "open_classifier"]
+__all__ = ["EPOCH", "EPOCHS", "find_weights", "open_classifier"]
 
 EPOCHS = ("last", "best")
 EPOCH = EPOCHS[0]  # for every command: nothing was chosen by looking at the eval split
@@ -37,10 +37,7 @@ def open_classifier(source: Path | str | None = None, epoch: str | None = None) 
     """
     if source is None:
         return _no_epoch(load_pretrained(best_available()), epoch)
-    path, run, released = Path(source), recorded_folder(source), str(source) in RELEASED
-    if run and released:
-        raise ValueError(f"{source} is a run of yours and the name of a released network: give the run as {run}, the "
-                         f"network as the path of its file, {source}.safetensors")
+    path, (run, released) = Path(source), _called(source)
     if run:
         return find_run(run).classifier(epoch or EPOCH)
     if released:
@@ -55,6 +52,24 @@ def open_classifier(source: Path | str | None = None, epoch: str | None = None) 
     if path.exists() and not path.is_dir():
         return _no_epoch(_of_file(path), epoch)
     raise FileNotFoundError(_nothing(source))
+
+
+def find_weights(source: Path | str) -> Path:
+    """The file with the weights that a training starts from: a run's after its last epoch, a released network's, or the
+    file itself. Raises as `open_classifier`; a file is not opened.
+    """
+    run, released = _called(source)
+    return find_run(run).weights(EPOCH) if run else find_released(str(source))[1] if released else Path(source)
+
+
+def _called(source):
+    """(folder of the run of this name or None, whether a released network is called so); `ValueError` where both are.
+    """
+    run, released = recorded_folder(source), str(source) in RELEASED
+    if run and released:
+        raise ValueError(f"{source} is a run of yours and the name of a released network: give the run as {run}, the "
+                         f"network as the path of its file, {source}.safetensors")
+    return run, released
 
 
 def _no_epoch(classifier, epoch):

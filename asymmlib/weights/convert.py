@@ -12,8 +12,8 @@ from asymmlib.network import PORTS, AsymmNet, plan_blocks
 from asymmlib.weights.contents import read_contents
 from asymmlib.weights.find import TOP, Found, find_network
 from asymmlib.weights.official import export_official, load_found
-from asymmlib.weights.own import load_weights, save_weights
-from asymmlib.weights.settings import NETWORK, PICTURES, check_network, marks, plans_of, shown
+from asymmlib.weights.own import load_weights, read_safetensors, save_weights
+from asymmlib.weights.settings import NETWORK, PICTURES, check_network, marks, plans_of, read_settings, shown
 
 __all__ = ["convert", "read_labels", "read_network", "start_from"]
 
@@ -136,20 +136,26 @@ def start_from(network: nn.Layer, path: Path | str, new_head: bool = False, clas
     Raises as `load_official`; the message says which settings of `train` fit, or how to convert the file.
     """
     if not isinstance(network, AsymmNet):
+        _check_classes(read_settings(read_safetensors(path)[1], path), classes, new_head, path)
         return load_weights(network, path, new_head)
     try:
         found = find_network(read_contents(path), path)
     except ValueError as error:
         raise ValueError(f"{error}. Here: python -m asymmlib convert {path} OUT.safetensors --key ..., then start from "
                          "OUT.safetensors" if "--key" in str(error) else error) from error
-    known = found.about.get("classes")
-    if isinstance(known, list) and classes and known != list(classes) and not new_head:
-        raise ValueError(f"{path} knows other classes ({', '.join(known[:5])}) than those that are trained "
-                         f"({', '.join(classes[:5])}): to start from all but the last layer, add --new-head")
+    _check_classes(found.about, classes, new_head, path)
     check_network(network, _started(found, network), path)
     load_found(network, found, new_head)
     if tell and found.naming != "ours" and not parallel.rank():
         print(told(found), flush=True)
+
+
+def _check_classes(about, classes, new_head, path):
+    """Raise `ValueError` where a file says that its last layer is for other classes than those that are trained."""
+    known = about.get("classes")
+    if isinstance(known, list) and classes and known != list(classes) and not new_head:
+        raise ValueError(f"{path} knows other classes ({', '.join(known[:5])}) than those that are trained "
+                         f"({', '.join(classes[:5])}): to start from all but the last layer, add --new-head")
 
 
 def _started(found, network):

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from asymmlib.base.files import READ_ERRORS, atomic_write, open_regular
+from asymmlib.weights.head import head_names
 from asymmlib.weights.settings import PICTURES, SETTINGS, check_network, complete, read_settings
 
 __all__ = ["DAMAGE", "digest", "fill", "load_weights", "pack_tensors", "read_safetensors", "save_tensors",
@@ -151,7 +152,7 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
     names: {our name: the file's}; turned: ours that is (out, in) in the file; check: called before anything is loaded.
     Raises `ValueError` that lists what is missing, unexpected or wrongly shaped; nothing is loaded then.
     """
-    head = _head_names(network) if new_head else ()
+    head = head_names(network) if new_head else ()
     forms = {name: [tuple(value.shape)] for name, value in network.state_dict().items() if name not in head}
     if turned in forms:
         shape = forms[turned][0][::-1]
@@ -161,6 +162,7 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
     problems += [f"{names[name]} {fault}" for name in forms if names[name] in tensors
                  for fault in _faults(tensors[names[name]], forms[name])]
     if problems:
+        _check_head(network, names, tensors, problems, source)
         more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
         raise ValueError(f"{source} does not fit this network; nothing was loaded:\n  " + "\n  ".join(
             problems[:MOST] + more) + _remedy(network, problems, names))
@@ -175,7 +177,7 @@ def fill(network: nn.Layer, tensors: Mapping[str, np.ndarray], names: Mapping[st
 
 
 def _remedy(network, problems, names):
-    """What to do where the last layer's shape alone is wrong (other classes), or all running averages are missing."""
+    """What to do where all running averages are missing, and in other cases that are often met."""
     averages = [f"missing {theirs}" for ours, theirs in names.items() if ours.endswith(("._mean", "._variance"))]
     if averages and set(problems) == set(averages):
         return ("\nThese are the running averages of batch norm: the file has parameters alone. Save "
@@ -185,9 +187,17 @@ def _remedy(network, problems, names):
                 "if they are no part of it")
     if all("not finite" in problem for problem in problems):
         return "\nIts training broke down: take a checkpoint from before that, or train it at a lower learning rate"
-    last = tuple(f"{names[name]} has shape" for name in _head_names(network))
-    return ("\nOther classes: to start from all but the last layer, add --new-head (new_head=True)"
-            if all(problem.startswith(last) for problem in problems) else "")
+    return ""
+
+
+def _check_head(network, names, tensors, problems, source):
+    """Raise `ValueError` where the last layer's shape alone is wrong: the file knows other classes."""
+    weight, bias = head_names(network)
+    if bias in names and all(problem.startswith((f"{names[weight]} has shape", f"{names[bias]} has shape"))
+                             for problem in problems):
+        raise ValueError(f"{source} knows {len(tensors[names[bias]])} classes, and this network has "
+                         f"{network.state_dict()[bias].shape[0]}; nothing was loaded: to start from all but the last "
+                         "layer, add --new-head (new_head=True)")
 
 
 def _faults(array, forms):
@@ -197,9 +207,3 @@ def _faults(array, forms):
         yield f"holds {array.dtype}, not floating-point numbers"
     elif not np.isfinite(array).all():
         yield "holds values that are not finite"
-
-
-def _head_names(network):
-    """Names of the weight and the bias of the last linear layer."""
-    last = [name for name, layer in network.named_sublayers() if isinstance(layer, nn.Linear)][-1]
-    return f"{last}.weight", f"{last}.bias"

@@ -86,7 +86,9 @@ FILLED = {"IMAGE...": "{place}/pictures/red/00.png", "NAME": "printed",
 # how a printed line begins -> options added to it, the later of two counts
 QUICKLY = "--data {place}/pictures --epochs 1 --warmup-epochs 0 --image-size 32 --batch-size 8"
 SHORTENED = {
-    "python -m asymmlib train --start": QUICKLY + " --model asymmnet_small --width 0.35 --new-head --name started",
+    "python -m asymmlib train --start asymmnet_large": QUICKLY + " --frozen-epochs 1 --name begun",
+    "python -m asymmlib train --start": QUICKLY + " --model asymmnet_small --width 0.35 --new-head --name started"
+        " --frozen-epochs 1 --fresh",
     "python -m asymmlib train": QUICKLY + " --fresh",
 }
 # names of pages that are no files of the checkout -> why

@@ -8,7 +8,7 @@ import pytest
 from paddle import nn
 
 from asymmbook.checkout import project_root
-from asymmbook.evidence import design, folds, records, trial_runner, trial_work, verdicts
+from asymmbook.evidence import design, folds, records, transfer, trial_runner, trial_work, verdicts
 from asymmbook.evidence.ablation import KINDS, Ablated, registered
 from asymmbook.evidence.scales import layer_scales
 from asymmbook.evidence.trial import ABLATIONS, BASE, LIGHT, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
@@ -16,6 +16,7 @@ from asymmbook.evidence.tuning import DECAYS, RATES, Setting, tuning
 from asymmbook.pages import trial as pages
 from asymmbook.pages.tables import markdown_table
 from asymmlib.complexity import count
+from asymmlib.data.manifest import EVERY
 from asymmlib.data.sources import prepare
 from asymmlib.models import MODELS, create_model, treat
 from asymmlib.training import make_schedule
@@ -49,6 +50,11 @@ def test_networks_of_a_question_share_everything_but_rate_and_decay():
 
 def test_no_compared_picture_chooses_anything():
     assert {run.pictures for run in PLAN if run.group == "tune"} == {"next16"}
+    grid = {thaw.name for thaw in transfer.GRID}
+    choosing = [run for run in PLAN if run.group == "transfer" and run.recipe.name in grid]
+    assert {run.pictures for run in choosing} == {"next16"} and len(choosing) == 24
+    starts = {run.name: run.pictures for run in PLAN}
+    assert {starts[run.start] for run in choosing} == {"pretrain58"}  # without the classes that choose
 
 
 def test_each_flaw_differs_from_the_article_in_one_thing():
@@ -76,7 +82,8 @@ def test_every_test_of_the_protocol_has_its_runs_in_the_plan():
                           "pictures": run.pictures} for run in PLAN])
     tested = verdicts.families()
     assert {name: len(pairs) for name, pairs in tested.items()} == {
-        "a, 64px": 5, "a, 128px": 5, f"d, {PAIR[0]}": 6, f"d, {PAIR[1]}": 5, "b": 2, "e": 0, "f": 5, "default": 4}
+        "a, 64px": 5, "a, 128px": 5, f"d, {PAIR[0]}": 6, f"d, {PAIR[1]}": 5, "b": 2, "e": 0, "f": 5, "default": 4,
+        "transfer": 2}
     for side in (side for pairs in tested.values() for pair in pairs for side in pair):
         assert sum((rows[list(part)] == pd.Series(part)).all(axis=1).sum() for part in side.rows) == side.runs, side
 
@@ -139,6 +146,48 @@ def test_small_filters_keep_less_and_turn_further():
     assert 0.8 < common["filters"] < 1.2 and small["kept"] < common["kept"] <= 1 and small["step"] > 4 * common["step"]
 
 
+def test_transfer_and_scratch_cost_the_same_and_differ_in_nothing_else():
+    mine = [run for run in PLAN if run.group == "transfer" and run.pictures == "caltech16"]
+    few = {run.recipe.name: run.recipe for run in mine}
+    for network, sizes in transfer.SCRATCH.items():
+        assert {run.recipe.name for run in mine if run.network == network} == {
+            *transfer.SIZES, *(f"scratch-{size}" for size in sizes)}
+        for size in sizes:
+            tuned, scratch = few[size], few[f"scratch-{size}"]
+            again = scratch.replace(name=size, epochs=tuned.epochs, passes=1, frozen_epochs=tuned.frozen_epochs,
+                                    backbone_rate=tuned.backbone_rate, seed=tuned.seed)
+            assert again == tuned
+            spent = scratch.epochs * scratch.passes * transfer.trained_pictures(size)
+            assert 1 <= spent / transfer.cost(size) < 1.02  # never less than the other
+    starts = {run.start for run in mine if run.start}
+    assert {(run.pictures, run.recipe.epochs) for run in PLAN if run.name in starts} == {("pretrain74", 8)}
+    for run in mine:
+        assert run.recipe.train_per_class == transfer.SIZES.get(run.recipe.name.removeprefix("scratch-"))
+
+
+def test_an_epoch_of_the_pre_training_has_as_many_pictures_as_its_cost_counts():
+    table = records.read_folds()
+    inside = table[table["class"].isin(folds.class_sets(Counter(table["class"]))["pretrain74"])]
+    copies = folds.copies_of_others(inside["name"])
+    trained = inside[(inside.groupby("class").cumcount() % EVERY != 0) & ~inside["name"].isin(copies)]
+    assert len(trained) == transfer.SOURCE_PICTURES and copies
+    held_out = set(records.held_out_pictures("pretrain74", None, None)["name"])
+    assert held_out.isdisjoint(trained["name"]) and held_out | set(trained["name"]) == set(inside["name"]) - copies
+
+
+def test_the_setting_of_the_thaw_is_the_best_mean_and_ties_go_to_the_first():
+    scores = {transfer.grid_run(network, thaw, fold): 0.5 for network in PAIR for thaw in transfer.GRID
+              for fold in range(transfer.GRID_FOLDS)}
+    assert transfer.thawing(scores) == transfer.GRID[0]
+    one = transfer.grid_run(PAIR[1], transfer.GRID[2], 0)
+    assert transfer.thawing(scores | {one: 0.6}) == transfer.GRID[2]
+    waiting = plan({key: value for key, value in scores.items() if key != one})
+    assert {run.awaits for run in waiting if run.group == "transfer"} == {None, "thawing"}
+    chosen = [run for run in plan(scores | {one: 0.6}) if run.group == "transfer" and run.recipe.name in transfer.SIZES]
+    assert {(run.recipe.frozen_epochs, run.recipe.backbone_rate, run.awaits) for run in chosen} == {(5, 1.0, None)}
+    assert {key for key in scores} <= {run.name for run in waiting}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "matched"), MATCHED.items())
 def test_matched_widths(width, matched):
@@ -197,7 +246,15 @@ def test_recorded_folds_hold_out_each_picture_once_a_repeat():
     table = records.read_folds()
     sets = folds.class_sets(Counter(table["class"]))
     sizes = {name: int(table["class"].isin(classes).sum()) for name, classes in sets.items()}
-    assert sizes == {"caltech16": 1817, "next16": 1215, "hundred": 8242, "pretrain85": 6860, "pretrain69": 5645}
+    assert sizes == {"caltech16": 1817, "next16": 1215, "hundred": 8242, "pretrain85": 6860, "pretrain69": 5645,
+                     "pretrain74": 6004, "pretrain58": 4789}
+    assert len(folds.unknown_classes(Counter(table["class"]))) == 10 and len(sets["pretrain74"]) == 74
+    unknown = {"anchor", "ant", "brontosaurus", "cannon", "flamingo_head", "headphone", "lobster", "mandolin", "mayfly",
+               "saxophone"}
+    assert set(folds.unknown_classes(Counter(table["class"]))) == unknown
+    for name in ("pretrain74", "pretrain58"):
+        assert not set(sets[name]) & {*unknown, "Faces_easy", *sets["caltech16"]}
+    assert not set(sets["pretrain58"]) & set(sets["next16"])
     assert {"ewer", "ferry"} <= set(sets["next16"]) and not set(sets["next16"]) & set(sets["caltech16"])
     for repeat in range(2):
         parts = [records.held_out_pictures("caltech16", repeat, fold)["name"] for fold in range(5)]

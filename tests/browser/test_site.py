@@ -124,7 +124,7 @@ QUERIES = {"": {
     "squeeze and excitation": "notebooks/04", "mcnemar": "notebooks/05", "FLOPs": "notebooks/06",
     "asymmetry rate": "notebooks/07", "im2col": "notebooks/08", "quantization": "book/int8", "onnx": "notebooks/09",
     "grad-cam": "notebooks/10", "webcam": "book/live", "benchmark": "book/speed",
-    "twelve flaws": "book/critical-reading",
+    "twelve flaws": "book/critical-reading", "fine-tuning": "book/transfer",
     "checkpoint": "book/trust", "multi-gpu": "book/scale-out", "glossary": "book/notation", "width": "book/explorer"},
     "zh/": {
     "怎么运行": "book/how-to-run", "显卡": "book/how-to-run", "安装": "book/how-to-run", "过拟合": "notebooks/05",
@@ -133,7 +133,7 @@ QUERIES = {"": {
     "参数量": "notebooks/06", "非对称率": "notebooks/07", "加速": "notebooks/08", "量化": "book/int8",
     "部署": "notebooks/09", "特征图": "notebooks/10", "摄像头": "book/live", "基准测试": "book/speed",
     "原教程": "book/critical-reading", "断点续训": "book/trust", "多机": "book/scale-out", "术语": "book/notation",
-    "宽度系数": "book/explorer"}}
+    "宽度系数": "book/explorer", "迁移学习": "book/transfer"}}
 # Of each query, what Sphinx's search would show first: [docname, title, anchor, description, score, file name]
 FIRST = "queries => queries.map(query => Search._performSearch(...Search._parseQuery(query)).at(-1))"
 SEARCH_ICON = """(() => {

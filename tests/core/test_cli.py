@@ -141,14 +141,15 @@ def test_train_passes_everything_on(calls, capsys):
     data = ["--data", "d", "--archive", "a", "--test-share", "--on-error", "skip", "--names-encoding",
             "cp932"]
     changes = ["--epochs", "40", "--warmup-epochs", "4", "--seed", "7", "--batch-size", "8", "--image-size", "64",
-               "--base-lr", "0.5", "--amp"]
+               "--base-lr", "0.5", "--amp", "--frozen-epochs", "3", "--backbone-rate", "0.1"]
     assert main(["train", *data, *changes, "--recipe", "laptop", "--model", "m", "--width", "0.5", "--asymmrate", "2",
                  "--name", "n", "--start", "s", "--new-head", "--fresh"]) == 0
     assert calls["prepare"] == (("d",), {"archive": "a", "on_error": "skip", "test_share": True,
                                           "names_encoding": "cp932"})
     (model, recipe), settings = calls["train"]
     assert model == "m" and recipe == RECIPES["laptop"].replace(
-        epochs=40, warmup_epochs=4, seed=7, batch_size=8, image_size=64, base_lr=0.5, amp=True)
+        epochs=40, warmup_epochs=4, seed=7, batch_size=8, image_size=64, base_lr=0.5, amp=True,
+        frozen_epochs=3, backbone_rate=0.1)
     assert settings.pop("prepared").name == "data" and settings == {
         "width": 0.5, "asymmrate": 2, "name": "n", "fresh": True, "start": "s", "new_head": True}
     assert capsys.readouterr().out == ("runs/r: eval top-1 25.0% after the last epoch, best 50.0% in epoch 2\n")

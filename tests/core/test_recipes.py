@@ -92,7 +92,8 @@ def test_what_a_recipe_does_unless_told_otherwise():
         "asymmnet_weight_decay": None, "decay_bias_and_norm": True, "schedule": "cosine", "warmup_epochs": 0,
         "label_smoothing": 0.0, "dropout": 0.2, "zero_last_gamma": False, "normalisation": "measured",
         "augmentation": "rotate", "rotation": 10.0, "initialisation": "he", "norm": "common", "drop_last": False,
-        "accelerate": True, "amp": False, "patience": None, "seed": 0}
+        "passes": 1, "frozen_epochs": 0, "backbone_rate": 1.0, "accelerate": True, "amp": False, "patience": None,
+        "seed": 0}
 
 
 def test_recorded_results_and_stored_notebooks_were_made_with_these_numbers():

@@ -20,6 +20,7 @@ DESIGNS = {"a, 64 px, five opponents": (PICTURES["caltech16"], 2 * FOLDS, 2, len
            "d, one network, six recipes": (PICTURES["caltech16"], FOLDS, 1, 6),
            "e, one network, the recommended change": (PICTURES["caltech16"], FOLDS, 1, 1),
            "f, five ablations": (PICTURES["caltech16"], FOLDS, 1, 5),
+           "transfer, one size, two networks": (PICTURES["caltech16"], FOLDS, 1, 2),
            "one run a network": (PICTURES["caltech16"] // FOLDS, 1, 1, 1)}
 
 

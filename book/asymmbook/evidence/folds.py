@@ -20,27 +20,44 @@ from asymmlib.base.folders import home
 from asymmlib.data.manifest import read_manifest
 from asymmlib.data.sources import CALTECH16, MANIFESTS, Prepared, find_images, keep_classes, largest_classes, prepare
 
-__all__ = ["FOLDS", "NEAR_COPIES", "REPEATS", "class_sets", "deal", "fold_table", "held_out", "open_pictures",
-           "read_near_copies", "write_near_copies"]
+__all__ = ["FOLDS", "NEAR_COPIES", "PRETRAIN", "REPEATS", "class_sets", "copies_of_others", "deal", "fold_table",
+           "held_out", "open_pictures", "read_near_copies", "unknown_classes", "write_near_copies"]
 
 FOLDS, REPEATS = 5, 2
 NEAR_COPIES = "near-copies.csv"  # in results/: pairs of pictures that show the same
 HASH_SIZE, DISTANCE = 16, 44  # side of the perceptual hash; bits of its 256 by which near-copies may differ
 SOURCE = "caltech101"
-CROPS = "Faces_easy"  # a class whose pictures are crops of those of Faces
+PRETRAIN = "pretrain"  # how the names of sets begin that only other networks start from
+CROPS, FULL = "Faces_easy", "Faces"  # a class whose pictures are crops, and the one that they are cut from
+UNKNOWN, LEAST = 10, 40  # classes that stay out of all training; pictures that each of them has at least
 
 
 def class_sets(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     """{set: classes} out of `{class: pictures}` of Caltech-101's object categories.
 
     caltech16 is compared on; next16 chooses settings; hundred is every class but Faces_easy; pretrain85 and pretrain69
-    are what is left when caltech16, or caltech16 and next16, are taken away.
+    are what is left when caltech16, or caltech16 and next16, are taken away; pretrain74 and pretrain58 the same without
+    Faces_easy and `unknown_classes`.
     """
     following = largest_classes(counts, skip=len(CALTECH16))
+    kept = set(counts) - {CROPS} - set(unknown_classes(counts))
     return {"caltech16": CALTECH16, "next16": following,
             "hundred": tuple(sorted(set(counts) - {CROPS})),
             "pretrain85": tuple(sorted(set(counts) - set(CALTECH16))),
-            "pretrain69": tuple(sorted(set(counts) - set(CALTECH16) - set(following)))}
+            "pretrain69": tuple(sorted(set(counts) - set(CALTECH16) - set(following))),
+            "pretrain74": tuple(sorted(kept - set(CALTECH16))),
+            "pretrain58": tuple(sorted(kept - set(CALTECH16) - set(following)))}
+
+
+def unknown_classes(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Ten classes that no network which is released or shown was trained on, by name; counts: {class: pictures}.
+
+    Of those outside caltech16 and next16, without both classes of faces, the smallest of at least 40 pictures, ties by
+    name.
+    """
+    taken = {*CALTECH16, *largest_classes(counts, skip=len(CALTECH16)), CROPS, FULL}
+    left = [name for name in counts if name not in taken and counts[name] >= LEAST]
+    return tuple(sorted(sorted(left, key=lambda name: (counts[name], name))[:UNKNOWN]))
 
 
 def deal(manifest: pd.DataFrame, pairs: Iterable[tuple[str, str]], repeat: int) -> np.ndarray:
@@ -87,6 +104,12 @@ def read_near_copies(folder: Path | None = None) -> pd.DataFrame:
     return pd.read_csv((folder or results_dir()) / NEAR_COPIES)
 
 
+def copies_of_others(names: Iterable[str], folder: Path | None = None) -> set[str]:
+    """Those of these pictures that are near-copies of one that is not among them."""
+    names, pairs = set(names), read_near_copies(folder)[["first", "second"]].itertuples(index=False, name=None)
+    return {inside for pair in pairs if len(names & set(pair)) == 1 for inside in names & set(pair)}
+
+
 def _pairs(folder=None):
     return list(read_near_copies(folder)[["first_sha256", "second_sha256"]].itertuples(index=False, name=None))
 
@@ -119,11 +142,8 @@ def held_out(name: str, repeat: int | None = None, fold: int | None = None, prep
     if name not in sets:
         raise ValueError(f"unknown set {name!r}; known: {', '.join(sets)}")
     chosen = keep_classes(everything, sets[name], name)
-    if name.startswith("pretrain"):
-        linked = {digest for pair in _pairs(folder) for digest in pair}
-        outside = set(everything.manifest["sha256"]) - set(chosen.manifest["sha256"])
-        copies = {digest for pair in _pairs(folder) if set(pair) & outside for digest in pair} & linked
-        kept = ~chosen.manifest["sha256"].isin(copies)
+    if name.startswith(PRETRAIN):
+        kept = ~chosen.manifest["name"].isin(copies_of_others(chosen.manifest["name"], folder))
         chosen = replace(chosen, manifest=chosen.manifest[kept].reset_index(drop=True))
     if fold is None:
         return chosen

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from asymmbook.checkout import results_dir
-from asymmbook.evidence.folds import class_sets, fold_table
+from asymmbook.evidence.folds import PRETRAIN, class_sets, copies_of_others, fold_table
 from asymmbook.evidence.inference import calibration_error, per_class_accuracy
 from asymmbook.evidence.trial import TrialRun
 from asymmlib.base.files import atomic_write, has_file, locked
@@ -83,6 +83,8 @@ def held_out_pictures(pictures: str, repeat: float | None, fold: float | None,
     rule = chosen.groupby("class").cumcount() % EVERY == 0
     classes = list(dict.fromkeys(chosen["class"]))
     chosen = chosen[rule if fold is None or pd.isna(fold) else chosen[f"repeat{repeat:.0f}"] == fold]
+    if pictures.startswith(PRETRAIN):
+        chosen = chosen[~chosen["name"].isin(copies_of_others(table["name"][table["class"].isin(classes)], folder))]
     return chosen[["name", "class"]].assign(label=chosen["class"].map(classes.index)).reset_index(drop=True)
 
 

@@ -6,6 +6,7 @@ settings a network gets is known once its tuning is done; until then its runs ar
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from asymmbook.evidence import transfer
 from asymmbook.evidence.folds import FOLDS, REPEATS
 from asymmbook.evidence.tuning import NETWORKS, Setting, network_key, tuning
 from asymmlib.recipes import RECIPES, Recipe
@@ -16,7 +17,7 @@ GROUPS = {"tune": "settings, chosen on next16", "time": "training time, on a qui
           "c": "the article's experiment at its own size", "d": "what is each flaw worth?",
           "b": "does the asymmetry pay where the paper says?", "e": "what would help more than the architecture?",
           "f": "why?", "default": "what Paddle's default costs a depthwise network",
-          "spread": "one setting again with other seeds"}
+          "spread": "one setting again with other seeds", "transfer": "pre-trained or from scratch, at equal cost?"}
 BASE = Recipe("base", image_size=64, epochs=30, batch_size=32, base_lr=0.05, data="caltech16")
 LIGHT = tuple(NETWORKS)
 WIDTHS = (0.35, 0.5, 0.75, 1.0)
@@ -31,7 +32,8 @@ PACES = {("asymmnet_large", 64): 240, ("asymmnet_small", 64): 350, ("mobilenet_v
          ("mobilenet_v3_large", 64): 240, ("asymmnet_large", 128): 75, ("asymmnet_small", 128): 110,
          ("mobilenet_v2", 128): 60, ("mobilenet_v3_large", 128): 75, ("resnet50", 64): 12.5, ("vgg19", 64): 3.2,
          ("asymmnet_large", 256): 30, ("mobilenet_v2", 256): 20}
-PICTURES = {"caltech16": 1817, "next16": 1215, "hundred": 8242, "pretrain85": 6860, "pretrain69": 5645}
+PICTURES = {"caltech16": 1817, "next16": 1215, "hundred": 8242, "pretrain85": 6860, "pretrain69": 5645,
+            "pretrain74": 6000, "pretrain58": 4785}
 OVERHEAD_S = 12  # start of a process, and evaluation
 ABLATIONS = ("left", "right", "zeros", "new", "shuffled")
 
@@ -74,7 +76,7 @@ def plan(scores: Mapping[str, float] | None = None) -> tuple[TrialRun, ...]:
     scores = {} if scores is None else scores
     tuned = {network: tuning(network, scores) for network in LIGHT}
     runs = [*_tune(tuned, scores), *_time(), *_which(tuned, scores), *_article(), *_flaws(), *_asymmetry(tuned),
-            *_help(tuned), *_why(tuned), *_default(tuned), *_spread(tuned)]
+            *_help(tuned), *_why(tuned), *_default(tuned), *_spread(tuned), *_transfer(scores)]
     return tuple(runs)
 
 
@@ -225,6 +227,35 @@ def _spread(tuned):
             yield run._replace(recipe=run.recipe.replace(seed=seed))
 
 
+def _transfer(scores):
+    """First the choice of the setting on next16, then one network after the other: pre-trained, then from scratch."""
+    sources = {(network, pictures): _on("transfer", network, BASE.replace(name="source",
+                                                                          epochs=transfer.SOURCE_EPOCHS), others)
+               for pictures, others in transfer.SOURCES.items() for network in PAIR}
+    yield from (sources[network, "next16"] for network in PAIR)
+    for fold in range(transfer.GRID_FOLDS):
+        for network in PAIR:
+            for thaw in transfer.GRID:
+                recipe = _fine_tuning(thaw.name, transfer.GRID_SIZE, thaw)
+                yield _on("transfer", network, recipe, "next16", 1, fold, start=sources[network, "next16"].name)
+    chosen = transfer.thawing(scores)
+    for network in PAIR:
+        yield (source := sources[network, "caltech16"])
+        recipes = [_fine_tuning(size, size, chosen or transfer.GRID[0]) for size in transfer.SIZES]
+        for repeat, fold in _folds():
+            yield from (_on("transfer", network, recipe, "caltech16", repeat, fold, start=source.name,
+                            awaits=None if chosen else "thawing") for recipe in recipes)
+        for size in transfer.SCRATCH[network]:
+            recipe = BASE.replace(name=f"scratch-{size}", train_per_class=transfer.SIZES[size],
+                                  epochs=transfer.scratch_epochs(size), passes=transfer.PASSES[size])
+            yield from (_on("transfer", network, recipe, "caltech16", repeat, fold) for repeat, fold in _folds())
+
+
+def _fine_tuning(name, size, thaw):
+    return BASE.replace(name=name, epochs=transfer.EPOCHS, train_per_class=transfer.SIZES[size],
+                        frozen_epochs=thaw.frozen, backbone_rate=thaw.rate)
+
+
 def hours(runs: Iterable[TrialRun], paces: Mapping[tuple[str, int], float] | None = None) -> float:
     """Hours of one thread that runs take: pictures trained on, by images a second (see `PACES`), and their start.
 
@@ -236,6 +267,7 @@ def hours(runs: Iterable[TrialRun], paces: Mapping[tuple[str, int], float] | Non
         trained = PICTURES[run.pictures] * (1 - 1 / FOLDS)
         if run.recipe.train_per_class:
             trained = min(trained, 16 * run.recipe.train_per_class)
+        trained *= run.recipe.passes
         width = run.settings.get("width", 1.0)
         seconds += OVERHEAD_S + trained * run.recipe.epochs / paces[model, run.recipe.image_size] * max(0.4, width)
     return seconds / 3600

@@ -11,6 +11,7 @@ import pandas as pd
 from asymmbook.evidence import records
 from asymmbook.evidence.folds import FOLDS, REPEATS
 from asymmbook.evidence.inference import compare_networks, holm, sentence
+from asymmbook.evidence.transfer import TESTED
 from asymmbook.evidence.trial import ABLATIONS, HELP, LIGHT, MATCHED, MENDED, PAIR
 
 __all__ = ["LABELS", "Side", "families", "recommended", "verdicts"]
@@ -82,6 +83,9 @@ def families(folder: Path | None = None) -> dict[str, list[tuple[Side, ...]]]:
     starts = [(network, "paddle-default") for network in (*PAIR, "mobilenet_v3_large")]
     starts.append(("mobilenet_v3_large", "paddle-default-own-norm"))
     tested["default"] = [(_base(network), _changed("default", network, recipe)) for network, recipe in starts]
+    tested["transfer"] = [(_side(f"{LABELS[network]} pre-trained", "transfer", network, TESTED),
+                           _side("the same from scratch", "transfer", network, f"scratch-{TESTED}"))
+                          for network in PAIR]
     return tested
 
 

@@ -145,6 +145,17 @@ def _ranges(axes):
     axes.minorticks_off()
 
 
+def _heads(axes):
+    """A network twice: its blocks stay, its last layer is another."""
+    widths = [plan.out for plan in plan_blocks()]
+    for y, colour in ((1, "sky"), (0, "orange")):
+        for place, width in enumerate([*widths, widths[-1] * 1.6]):
+            height = 0.2 + 0.6 * width / widths[-1] / 1.6
+            axes.add_patch(plt.Rectangle((place, y - height / 2), 0.8, height,
+                                         color=COLOURS[colour if place == len(widths) else "blue"]))
+    axes.set(xlim=(-1, len(widths) + 2), ylim=(-0.6, 1.6))
+
+
 def _two(axes):
     _grid(axes, 1, 3, 64)
 
@@ -162,7 +173,7 @@ CARDS: dict[str, Callable[[Axes], None]] = {
     "critical-reading": _swings, "results": _points, "trial": _folds, "01_data_split": _split, "02_sample_grid": _grid,
     "03_baseline_training": _curves, "04_asymmnet": _block, "05_accuracy_plots": _intervals, "06_paper_check": _log,
     "07_asymmetry": _rates, "10_look_inside": _maps, "explorer": _costs, "08_make_it_fast": _speeds,
-    "09_ship_it": _engines, "int8": _ranges, "live": _two, "speed": _roof}
+    "09_ship_it": _engines, "int8": _ranges, "transfer": _heads, "live": _two, "speed": _roof}
 
 
 def write_thumbnails(folder: Path | str | None = None) -> list[Path]:

@@ -26,7 +26,8 @@ QUESTIONS = {"a, 64px": "Which network? 64 pixels", "a, 128px": "Which network? 
              "d, asymmnet_large-r1": "What is each flaw worth to AsymmNet-Large?",
              "d, mobilenet_v2": "What is each flaw worth to MobileNetV2?",
              "b": "Does the asymmetry pay where the paper says?", "e": "What would help more than the architecture?",
-             "f": "Why?", "default": "What does Paddle's default cost?"}
+             "f": "Why?", "default": "What does Paddle's default cost?",
+             "transfer": "Pre-trained or from scratch, at equal cost?"}
 
 
 def treatment() -> str:

@@ -1,0 +1,96 @@
+"""The page on transfer: made for any subset of the plan, in both languages, and a figure that draws what is there."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from asymmbook.editions.catalogue import catalogue, foreign
+from asymmbook.editions.outputs import texts
+from asymmbook.evidence import learning, records, transfer
+from asymmbook.evidence.trial import plan
+from asymmbook.figures.learning import plot_learning
+from asymmbook.pages import transfer as pages
+
+SCORES = {transfer.grid_run(network, thaw, fold): 0.6 + 0.1 * thaw.rate for network in transfer.NETWORKS
+          for thaw in transfer.GRID for fold in range(transfer.GRID_FOLDS)}
+CHANCE = {"n5": 0.5, "n10": 0.6, "n20": 0.7, "n40": 0.75, "all": 0.8, "scratch-n20": 0.4, "scratch-n5": 0.2,
+          "scratch-all": 0.8}
+
+
+def record(monkeypatch, without=()):
+    """All runs of the plan but those whose names end so, with answers of exactly known accuracy."""
+    rows = [{"run": run.name, "group": run.group, "network": run.network, "recipe": run.recipe.name,
+             "repeat": run.repeat, "pictures": run.pictures, "fold": run.fold, "top1": SCORES.get(run.name, 0.5)}
+            for run in plan(SCORES)
+            if run.group == "transfer" and not run.name.endswith(tuple(without))]
+
+    def answers(frame, folder=None):
+        parts = []
+        for row in frame.itertuples():
+            rng = np.random.default_rng(sum(row.run.encode()))
+            pictures = range(1000 * int(row.fold), 1000 * int(row.fold) + 300)
+            parts.append(pd.DataFrame({"picture": pictures, "run": f"r0f{row.fold:.0f}",
+                                       "right": rng.permutation(300) < 300 * CHANCE[row.recipe]}))
+        return pd.concat(parts, ignore_index=True)
+    monkeypatch.setattr(records, "read_runs", lambda folder=None: pd.DataFrame(rows))
+    monkeypatch.setattr(records, "answers", answers)
+
+
+@pytest.fixture
+def nothing(monkeypatch):
+    monkeypatch.setattr(records, "read_runs", lambda folder=None: pd.DataFrame({"run": pd.Series(dtype=str)}))
+
+
+def said():
+    return [pages.costs(), pages.setting(), pages.points(), pages.reading(), pages.answers()]
+
+
+def chinese(parts):
+    """What of these texts has no Chinese words."""
+    output = [{"output_type": "display_data", "data": {"text/markdown": text}, "metadata": {}} for text in parts]
+    found = {text: foreign(text, "zh_CN") for part in output for _, text in texts(part, "zh_CN", catalogue("zh_CN"))}
+    return {text: words for text, words in found.items() if words}
+
+
+def test_without_a_run_the_page_says_that_all_is_open(nothing):
+    costs, setting, points, reading, answers = parts = said()
+    assert "| 20 | 38,200 | 4,800 | 43,000 | 43,520 |" in costs and costs.count("\n") == 4
+    assert setting.count("| 0 of 6 | open |") == 4 and "Open: the setting is chosen when" in setting
+    assert points.count("not run, or not complete") == len(learning.learning_curves()) == 14
+    assert reading == "- Open: 14 of 14 points wait for their runs." and "Open: 2 of 2 comparisons" in answers
+    assert not chinese(parts)
+    (axes,) = plot_learning(learning.learning_curves()).axes
+    assert [text.get_text() for text in axes.texts] == ["no point has all its runs yet"]
+
+
+@pytest.mark.slow
+def test_points_stand_where_their_five_folds_are_and_the_tests_where_both_sides_are(monkeypatch):
+    record(monkeypatch, ("asymmnet_large-r1-n5-caltech16-r0f3", "mobilenet_v2-scratch-n20-caltech16-r0f0"))
+    curves = {(point.network, point.kind, point.size): point for point in learning.learning_curves()}
+    assert [key for key, point in curves.items() if point.result is None] == [
+        ("asymmnet_large-r1", "pre-trained", "n5"), ("mobilenet_v2", "from scratch", "n20")]
+    for (_, kind, size), point in curves.items():
+        truth = CHANCE[learning.KINDS[kind].format(size=size)]
+        if point.result:
+            assert point.result.mean == pytest.approx(truth) and point.runs == 5
+            assert truth - 0.05 < point.result.low < truth < point.result.high < truth + 0.05
+    worth = learning.payoff("asymmnet_large-r1", "n20")
+    assert worth.mean == pytest.approx(0.3) and worth.low < 0.3 < worth.high
+    assert learning.payoff("mobilenet_v2", "n20") is None
+    _, setting, points, reading, answers = parts = said()
+    assert "| 0 | 1 | 6 of 6 | 70.0 |" in setting
+    assert "Chosen: nothing is frozen, and the backbone's rate is 1 times" in setting
+    assert "| AsymmNet-Large r = 1 | pre-trained | 5 | 4 of 5 | not run, or not complete |" in points
+    assert "AsymmNet-Large r = 1, 20 pictures a class, pre-trained less from scratch at equal cost: +" in reading
+    assert "- Open: 2 of 14 points" in reading and "MobileNetV2, pre-trained: " in reading
+    assert "AsymmNet-Large r = 1 pre-trained against the same from scratch: +" in answers and "Open: 1 of 2" in answers
+    assert not chinese(parts)
+    (axes,) = plot_learning(list(curves.values())).axes
+    drawn = {container.get_label(): container[0].get_ydata() for container in axes.containers}
+    assert {label: len(values) for label, values in drawn.items()} == {
+        "AsymmNet-Large r = 1, pre-trained": 4, "AsymmNet-Large r = 1, from scratch": 3, "MobileNetV2, pre-trained": 5}
+    assert list(drawn["MobileNetV2, pre-trained"]) == sorted(drawn["MobileNetV2, pre-trained"])
+
+
+def test_the_figure_names_what_it_lacks():
+    with pytest.raises(ValueError, match="nothing to plot"):
+        plot_learning([])

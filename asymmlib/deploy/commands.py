@@ -30,6 +30,8 @@ def predict_options(command: ArgumentParser) -> None:
                          help='picture files, folders (with all below), patterns such as "*.jpg", or - for a list of '
                               "paths on standard input")
     network_options(command, "--run", "--model")
+    command.add_argument("--head", metavar="FILE", action=Once,
+                         help="a head for other classes, saved by the book's live page for this network")
     command.add_argument("--top", type=count, default=5, help="how many classes to say (default 5)")
     forms = command.add_mutually_exclusive_group()
     for form, text in (("json", "one JSON object a line"), ("csv", "a table")):
@@ -50,6 +52,9 @@ def predict(options: Namespace) -> None:
     from asymmlib.records.classifiers import open_classifier
     form = form_of(options.output, options.form)
     classifier = open_classifier(options.network, options.weights)
+    if options.head:
+        from asymmlib.deploy.heads import with_head
+        classifier = with_head(classifier, options.head)
     paths, top = find_pictures(options.pictures, sys.stdin.buffer), min(options.top, len(classifier.classes))
     quiet = not sys.stderr.isatty() or (not options.output and sys.stdout.isatty())  # the answers tell how far it is
     errors = []

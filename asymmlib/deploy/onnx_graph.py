@@ -20,18 +20,19 @@ __all__ = ["OPSET", "WRITERS", "halved", "make_onnx"]
 
 OPSET = 17       # the oldest with all we need is 14 (HardSwish); runtimes since 2022 read 17
 IR_VERSION = 8   # the file format that came with opset 17
-INPUT, OUTPUT = "pictures", "logits"
+INPUT, OUTPUT, FEATURES = "pictures", "logits", "features"
 
 
 def make_onnx(network: paddle.nn.Layer, image_size: int | None, half: bool = False,
               metadata: Mapping[str, str] | None = None,
-              statistics: tuple[Sequence[float], Sequence[float]] | None = None) -> Any:
+              statistics: tuple[Sequence[float], Sequence[float]] | None = None, features: bool = False) -> Any:
     """Convert a network in eval mode: float32 `[N, 3, image_size, image_size]` -> `[N, classes]`, any N.
 
     image_size: None leaves height and width open. half: store weights as float16 (see `halved`), cast to float32 when
     the model is loaded: half the bytes, and the arithmetic stays float32. metadata: {text: text} for the model's
     properties. statistics: (mean, std) of three channels on the scale 0 to 1; the graph then takes uint8 pictures
-    `[N, image_size, image_size, 3]` and normalises them itself.
+    `[N, image_size, image_size, 3]` and normalises them itself. features: a second output, "features" `[N, F]`: what
+    the last linear layer receives.
 
     Returns an `onnx.ModelProto` that has passed ONNX's checker. Raises `ValueError` for a network in training mode and
     for operators or settings that are not in `WRITERS`, `RuntimeError` where the package `onnx` is missing.
@@ -52,6 +53,9 @@ def make_onnx(network: paddle.nn.Layer, image_size: int | None, half: bool = Fal
     source = (kinds.FLOAT, ["N", 3, *sides]) if statistics is None else (kinds.UINT8, ["N", *sides, 3])
     ends = [helper.make_tensor_value_info(name, kind, shape)
             for name, (kind, shape) in ((INPUT, source), (OUTPUT, (kinds.FLOAT, ["N", graph.shape[1]])))]
+    if features:
+        graph.add("Identity", [graph.features[0]], output=FEATURES)
+        ends.append(helper.make_tensor_value_info(FEATURES, kinds.FLOAT, ["N", graph.features[1]]))
     body = helper.make_graph(graph.nodes, type(network).__name__, ends[:1], ends[1:],
                              list(graph.initializers.values()))
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
@@ -92,6 +96,7 @@ class _Graph:
         self.last: str | None = None
         self.shape: list[int] = []
         self.source = INPUT  # what the network's first operator reads
+        self.features = ("", 0)  # what its last linear layer reads: name and width
 
     def normalise(self, mean, std):
         """Make float32 NCHW of uint8 NHWC, in the steps of `asymmlib.data.pictures.normalise`."""
@@ -210,6 +215,7 @@ def _dropout(graph, attributes, inputs, _):
 
 def _matmul(graph, attributes, inputs, _):
     _expect(attributes, transpose_x=False, transpose_y=False)
+    graph.features = graph.of(inputs)[0], inputs[0].shape[1]
     return graph.add("MatMul", graph.of(inputs))
 
 

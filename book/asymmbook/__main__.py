@@ -91,6 +91,39 @@ def _int8(options):
     print(table.drop(columns=["cpu", "versions"]).to_string(index=False, float_format="{:.3g}".format))
 
 
+def _archive_options(command):
+    command.add_argument("--archive", help="a local copy of caltech-101.zip instead of a download")
+
+
+def _unknown(options):
+    """Measure when the released networks should say "none of these" -> results/unknown.csv, and the cards in weights/.
+
+    By the rule of results/protocol.md; needs all of Caltech-101.
+    """
+    from asymmbook.evidence.unknown import record
+    from asymmlib.data.sources import prepare
+    everything = prepare("caltech101", archive=options.archive)
+    table = record(prepare("caltech16", archive=options.archive, test_share=True), everything)
+    print(table.iloc[:, :13].T.to_string(float_format="{:.3g}".format))
+
+
+def _heads(options):
+    """Learn heads from five pictures of classes that no training saw -> results/heads.csv, by results/protocol.md.
+
+    Needs all of Caltech-101.
+    """
+    from asymmbook.evidence.heads import record, summary
+    from asymmlib.data.sources import prepare
+    print(summary(record(prepare("caltech101", archive=options.archive))).to_string(float_format="{:.3g}".format))
+
+
+def _drawn(options):
+    """Train the live page's network of drawn things anew, a quarter of an hour of one thread -> book/live/."""
+    from asymmbook.evidence.drawn import drawings, drawn_file, train_drawn
+    found = train_drawn().evaluate(drawings())
+    print(f"{drawn_file()}: {int(found.right.sum())} of {len(found.right)} eval drawings right")
+
+
 def _draw(options):
     """Draw the figures that the pages show, book/images/ and its cards, anew."""
     from asymmbook.figures.diagrams import write_images
@@ -144,6 +177,9 @@ COMMANDS = {
     "results": (_no_options, _results),
     "release": (_release_options, _release),
     "int8": (_int8_options, _int8),
+    "unknown": (_archive_options, _unknown),
+    "heads": (_archive_options, _heads),
+    "drawn": (_no_options, _drawn),
     "draw": (_no_options, _draw),
     "visualdl": (_no_options, _visualdl),
     "font": (_no_options, _font),

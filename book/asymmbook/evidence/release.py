@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from asymmlib.weights.own import pack_tensors, read_safetensors
 from asymmlib.weights.released import RELEASED, find_released
 from asymmlib.weights.settings import complete, marks
 
-__all__ = ["best_run", "model_card", "release", "renew"]
+__all__ = ["amend", "best_run", "model_card", "release", "renew"]
 
 SPLITS = ("eval", "test")
 WRITTEN = ("licence", "sha256")  # the last of a card
@@ -68,10 +69,10 @@ largest categories under 400 pictures: {classes}.
 
 ## Limits
 
-- They know these sixteen classes and nothing else: any other picture is put into one of them, too.
+- They know these sixteen classes and nothing else.{none}
 - Pictures of Caltech-101 show one centred object. All of `car_side` is grey, so greyness itself may count as a car.
 - {size} × {size} pixels; small details are gone before the network sees them.
-- The probabilities were not calibrated. For study, not for decisions about anything or anyone.
+- The probabilities are as they come out of the softmax. For study, not for decisions about anything or anyone.
 
 ## Licence
 
@@ -164,6 +165,20 @@ def _write(path, tensors, info):
     info = {**info, **dict(zip(WRITTEN, (LICENCE, hashlib.sha256(content).hexdigest()), strict=True))}
     with atomic_write(path.with_suffix(".safetensors")) as file:
         file.write(content)
+    _write_card(path, info)
+
+
+def amend(model: str, facts: Mapping[str, Any], folder: Path | None = None) -> None:
+    """Put facts into the card of a released model, such as {"none_below": 0.4}; its weights and digest stay.
+
+    Raises as `asymmlib.weights.released.find_released`.
+    """
+    card, path = find_released(model, folder)
+    _write_card(path, {**{key: card[key] for key in card if key not in WRITTEN}, **facts,
+                       **{key: card[key] for key in WRITTEN}})
+
+
+def _write_card(path, info):
     with atomic_write(path.with_suffix(".json"), "w") as file:
         file.write(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
 
@@ -182,8 +197,19 @@ def model_card(released: Mapping[str, Classifier]) -> str:
         storage=" ".join(_storage(model, info) for model, info in infos.items()),
         runs=", ".join(f"{info['candidates']} of {model}" for model, info in infos.items()),
         train=infos[default]["train_pictures"], classes=", ".join(first.classes), evals=counts["eval"],
-        tests=counts["test"], manifest=infos[default]["manifest_sha256"],
+        tests=counts["test"], none=_none_of_these(infos), manifest=infos[default]["manifest_sha256"],
         recipe="\n".join(["| setting | value |", "|---|---|", *recipe]))
+
+
+def _none_of_these(infos):
+    """What the cards say about other pictures."""
+    limits = {model: info.get("none_below") for model, info in infos.items()}
+    if None in limits.values():
+        return " Any other picture is put into one of them, too."
+    words = ", ".join(f"{limit} ({model})" for model, limit in limits.items())
+    return (f" Where the best class is less probable than {words}, the answer is \"none of these\"\n  "
+            "(`none_below` in the cards). results/protocol.md has the rule, results/unknown.csv how often it errs on "
+            "classes\n  that no training saw: too often to rely on.")
 
 
 def _accuracy_rows(infos):

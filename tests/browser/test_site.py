@@ -143,7 +143,7 @@ SEARCH_ICON = """(() => {
 })()"""
 
 
-FOR_NO_READER = (r"No ccache found|site-packages|\bWarning:|\b\w+Warning: |\d:\d\d:\d\d left"
+FOR_NO_READER = (r"No ccache found|\b[WE]\d{4} \d\d:\d\d:|site-packages|\bWarning:|\b\w+Warning: |\d:\d\d:\d\d left"
                  r"|OMP_NUM_THREADS (?:is )?set to"
                  r"|(?<![\w.~/-])/(?:root|work|tmp|Users|var/folders|home/(?!aistudio\b))[\w./-]*")
 
@@ -289,6 +289,7 @@ def test_page(visit):
     assert page.evaluate(ASKEW) == [], f"numbers in tables of {name}"
     assert page.evaluate(LOOKS) == [], f"tables of {name} look different"
     assert page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)") == []
+    assert page.evaluate("[...document.images].map(i => i.alt).filter(alt => alt.includes('_images/'))") == []
     assert visit.problems == []
     assert visit.weight() <= MAX_BYTES, f"{name} weighs {visit.weight():,} bytes"
 
@@ -302,7 +303,7 @@ def test_outputs_are_for_readers(visit):
 
 def test_the_rule_for_outputs():
     for text in ("No ccache found. Please", "in /root/x", "0:00:03 left", "OMP_NUM_THREADS set to 2",
-                 "x.py:7: UserWarning: y", "/usr/lib/python3/site-packages/paddle"):
+                 "x.py:7: UserWarning: y", "W1126 11:10:34.4 17 x.cc:1] y", "/usr/lib/python3/site-packages/paddle"):
         assert re.search(FOR_NO_READER, text), text
     for text in ("768 pictures", "32/64", "/home/aistudio/data", "OMP_NUM_THREADS"):
         assert not re.search(FOR_NO_READER, text), text

@@ -30,7 +30,7 @@ def layer_scales(network: nn.Layer, pictures: paddle.Tensor, labels: paddle.Tens
             convolutions.append(layer)
         else:  # of the convolution before it
             norms.append(layer)
-            variances.append((convolutions[-1], inputs[0].detach().astype("float64").var([0, 2, 3], unbiased=False)))
+            variances.append((convolutions[-1], inputs[0].numpy().astype("float64").var((0, 2, 3))))
     for layer in network.sublayers():
         if isinstance(layer, nn.Conv2D | nn.BatchNorm2D):
             handles.append(layer.register_forward_post_hook(remember))
@@ -51,4 +51,5 @@ def _row(name, layer, norm, variance):
     weight = layer.weight
     kind = "depthwise" if layer._groups == layer._in_channels > 1 else "other"
     kept = float((variance / (variance + norm._epsilon)).mean())
-    return name, kind, float(weight.std()) / he_deviation(layer), kept, float(weight.grad.norm() / weight.norm())
+    filters = float(weight.numpy().std(ddof=1)) / he_deviation(layer)
+    return name, kind, filters, kept, float(weight.grad.norm() / weight.norm())

@@ -8,7 +8,7 @@ Notebook 03, section 4, runs the loop around which they stand; section 5 looks a
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import paddle
 import pandas as pd
+from paddle import nn
 from tqdm import tqdm
 
 from asymmlib.base import interrupts, parallel
@@ -23,7 +24,6 @@ from asymmlib.base.extras import missing_package
 from asymmlib.base.files import atomic_write
 from asymmlib.checkpoint import save_checkpoint
 from asymmlib.evaluation import evaluate
-from asymmlib.weights.head import freeze
 from asymmlib.weights.own import save_weights
 
 __all__ = ["BestModel", "Checkpoint", "EarlyStop", "EpochLog", "Finite", "Frozen", "Progress", "Reproducible",
@@ -55,21 +55,22 @@ class Reproducible(paddle.callbacks.Callback):
 
 
 class Frozen(paddle.callbacks.Callback):
-    """Hold all but the last layer still through the first `epochs` epochs: `asymmlib.weights.head.freeze`.
+    """Hold layers still through the first `epochs` epochs, by `freeze(network, whether)`, such as that of
+    `asymmlib.weights.head`, which spares the last layer.
 
     Only while batches are trained: whoever measures or stores the network at an epoch's end sees no mark of it.
     `first_epoch` is as for `Reproducible`.
     """
 
-    def __init__(self, epochs: int, first_epoch: int = 0) -> None:
+    def __init__(self, freeze: Callable[[nn.Layer, bool], None], epochs: int, first_epoch: int = 0) -> None:
         super().__init__()
-        self.epochs, self.first_epoch = epochs, first_epoch
+        self.freeze, self.epochs, self.first_epoch = freeze, epochs, first_epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        freeze(self.model.network, epoch + self.first_epoch < self.epochs)
+        self.freeze(self.model.network, epoch + self.first_epoch < self.epochs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        freeze(self.model.network, False)
+        self.freeze(self.model.network, False)
 
 
 class Finite(paddle.callbacks.Callback):

@@ -30,7 +30,7 @@ from asymmlib.records.classifiers import find_weights
 from asymmlib.records.opening import locked_run, open_run, run_folder
 from asymmlib.runs import Run
 from asymmlib.weights.convert import start_from
-from asymmlib.weights.head import backbone
+from asymmlib.weights.head import backbone, freeze
 from asymmlib.weights.own import save_weights
 from asymmlib.weights.settings import marks
 
@@ -195,7 +195,7 @@ def _observers(run, recipe, loader, eval_set, rows, by_epoch):
         cb.Progress(recipe.epochs, len(rows))]
     last = [] if parallel.rank() else [cb.Checkpoint(run.folder / "checkpoints", log.rows, run.info.get("id"))]
     schedule = paddle.callbacks.LRScheduler(by_step=not by_epoch, by_epoch=by_epoch)
-    held = [cb.Frozen(recipe.frozen_epochs, len(rows))] if recipe.frozen_epochs else []
+    held = [cb.Frozen(freeze, recipe.frozen_epochs, len(rows))] if recipe.frozen_epochs else []
     return [cb.Reproducible(loader, recipe.seed, len(rows)), *held, cb.Finite(len(rows)), log, *writers, schedule,
             cb.EarlyStop(log.rows, recipe.patience), *last], log
 

@@ -1,15 +1,11 @@
 """The head of a network, its last linear layer, and what is in front of it, the backbone, which can be held still."""
 from paddle import Tensor, nn
 
-__all__ = ["backbone", "freeze", "head_names"]
+from asymmlib.weights.own import head_names
+
+__all__ = ["backbone", "freeze"]
 
 AVERAGES = ("._mean", "._variance")  # ends of the names of batch norm's running averages, which are never trained
-
-
-def head_names(network: nn.Layer) -> tuple[str, str]:
-    """Names of the weight and the bias of the last linear layer."""
-    last = [name for name, layer in network.named_sublayers() if isinstance(layer, nn.Linear)][-1]
-    return f"{last}.weight", f"{last}.bias"
 
 
 def backbone(network: nn.Layer) -> list[Tensor]:

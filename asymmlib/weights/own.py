@@ -15,10 +15,9 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from asymmlib.base.files import READ_ERRORS, atomic_write, open_regular
-from asymmlib.weights.head import head_names
 from asymmlib.weights.settings import PICTURES, SETTINGS, check_network, complete, read_settings
 
-__all__ = ["DAMAGE", "digest", "fill", "load_weights", "pack_tensors", "read_safetensors", "save_tensors",
+__all__ = ["DAMAGE", "digest", "fill", "head_names", "load_weights", "pack_tensors", "read_safetensors", "save_tensors",
            "save_weights", "tensors_of", "unpack_tensors"]
 
 DIGEST = "content_sha256"  # in the metadata
@@ -26,6 +25,12 @@ MOST = 20  # problems that are listed
 DAMAGE = (*READ_ERRORS, SafetensorError, AttributeError, RecursionError)  # what a reader raises on odd bytes
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8",
          "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
+
+
+def head_names(network: nn.Layer) -> tuple[str, str]:
+    """Names of the weight and the bias of a network's head, its last linear layer."""
+    last = [name for name, layer in network.named_sublayers() if isinstance(layer, nn.Linear)][-1]
+    return f"{last}.weight", f"{last}.bias"
 
 
 def save_weights(network: nn.Layer, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:

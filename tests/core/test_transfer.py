@@ -21,8 +21,8 @@ from asymmlib.recipes import Recipe
 from asymmlib.records.classifiers import find_weights
 from asymmlib.runs import Run, find_run
 from asymmlib.training import make_optimizer, train
-from asymmlib.weights.head import AVERAGES, backbone, freeze, head_names
-from asymmlib.weights.own import save_weights
+from asymmlib.weights.head import AVERAGES, backbone, freeze
+from asymmlib.weights.own import head_names, save_weights
 from asymmlib.weights.released import find_released
 from asymmlib.weights.settings import marks
 

@@ -54,8 +54,8 @@ def scale_sentences(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         further = old["step"].median() / new["step"].median()
         items.append(f"{network}: the filters of its last depthwise layer start {1 / filters:.0f} times too small. "
                      f"Where least is left of the variance, it is {kept[0]:.0f} % as built and {kept[1]:.0f} % in the "
-                     f"trial. As built, the median depthwise layer turns {further:.0f} times as far in the first step as in "
-                     "the trial.")
+                     f"trial. As built, the median depthwise layer turns {further:.0f} times as far in the first step "
+                     "as in the trial.")
     return bullets(items)
 
 

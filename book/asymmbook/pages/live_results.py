@@ -32,11 +32,11 @@ def none_of_these(folder: Path | None = None) -> str:
     for row in table.itertuples():
         away = _share(row.turned_away / row.turned_away_of, row.turned_away_low, row.turned_away_high)
         through = _share(row.let_through / row.let_through_of, row.let_through_low, row.let_through_high)
-        rows.append({"network": LABELS[row.network], "none below": f"{row.none_below:.{DIGITS}f}",
-                     "area under the ROC curve": f"{row.auroc:.2f} ({row.auroc_low:.2f}–{row.auroc_high:.2f})",
-                     "others let through, %": through, "known turned away, %": away,
+        rows.append({"network": LABELS[row.network], "others let through, %": through, "known turned away, %": away,
                      "right of all, %": percent(_right(row.network) / row.turned_away_of),
-                     "right of those answered, %": percent(row.right_of_kept / (row.turned_away_of - row.turned_away))})
+                     "right of those answered, %": percent(row.right_of_kept / (row.turned_away_of - row.turned_away)),
+                     "area under the ROC curve": f"{row.auroc:.2f} ({row.auroc_low:.2f}–{row.auroc_high:.2f})",
+                     "none below": f"{row.none_below:.{DIGITS}f}"})
     return markdown_table(pd.DataFrame(rows))
 
 
@@ -81,8 +81,8 @@ def operators(folder: Path | None = None) -> str:
     rows += [("others", calls.loc[rest].sum(), ms.loc[rest].sum())] if len(rest) else []
     rows.append(("together", calls.sum(), ms.sum()))
     return markdown_table(pd.DataFrame([
-        {"operator": name, **{f"{LABELS[network]}, {what}": text for network in ms.columns for what, text in (
-            ("calls", f"{number[network]:.0f}"), ("ms", f"{time[network]:.2f}"))}} for name, number, time in rows]))
+        {"operator": name, **{f"{LABELS[network]}, ms": f"{time[network]:.2f}" for network in ms.columns},
+         "calls": " / ".join(f"{number[network]:.0f}" for network in ms.columns)} for name, number, time in rows]))
 
 
 def _profile(folder):

@@ -117,6 +117,12 @@ def _heads(options):
     print(summary(record(prepare("caltech101", archive=options.archive))).to_string(float_format="{:.3g}".format))
 
 
+def _live_operators(options):
+    """Measure where the time goes in WebAssembly, by operator -> results/live-operators.csv; needs Chromium."""
+    from asymmbook.pages.wasm import record
+    print(record().iloc[:, :4].to_string(index=False, float_format="{:.3g}".format))
+
+
 def _drawn(options):
     """Train the live page's network of drawn things anew, a quarter of an hour of one thread -> book/live/."""
     from asymmbook.evidence.drawn import drawings, drawn_file, train_drawn
@@ -179,6 +185,7 @@ COMMANDS = {
     "int8": (_int8_options, _int8),
     "unknown": (_archive_options, _unknown),
     "heads": (_archive_options, _heads),
+    "live-operators": (_no_options, _live_operators),
     "drawn": (_no_options, _drawn),
     "draw": (_no_options, _draw),
     "visualdl": (_no_options, _visualdl),

@@ -447,5 +447,6 @@ def test_live_page_speaks_the_language_of_its_edition(visitor, name):
     words = visitor.open(name).evaluate(DEMO)
     ready, missing = (r"加载演示（\d+ MB）", "这一份书没有生成演示") if name.startswith("zh/") else \
         (r"Load the demo \(\d+ MB\)", "The demo was not built")
-    assert re.fullmatch(ready, words) or words.startswith(missing)
+    assert re.search(f"{ready}$", words) or words.startswith(missing)
+    assert words.startswith(missing) or ("豹、盆景" if name.startswith("zh/") else "Leopards, bonsai") in words
     assert not visitor.problems

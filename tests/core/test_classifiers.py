@@ -174,6 +174,8 @@ def test_a_card_with_a_threshold(tmp_path):
         shutil.copy(f"weights/asymmnet_small.{end}", tmp_path)
     card = tmp_path / "asymmnet_small.json"
     facts = json.loads(card.read_text(encoding="utf-8"))
+    assert load_pretrained("asymmnet_small", tmp_path).none_below == facts.pop("none_below") > 0
+    card.write_text(json.dumps(facts))
     assert load_pretrained("asymmnet_small", tmp_path).none_below is None
     card.write_text(json.dumps({**facts, "none_below": 0.4}))
     assert load_pretrained("asymmnet_small", tmp_path).none_below == 0.4

@@ -4,7 +4,7 @@ The live page learns such heads in the browser (`book/static/live/head.js`). Her
 that the numbers do not depend on the page's own code; a test compares the two. `record` writes results/heads.csv.
 """
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,7 @@ def record(everything: Prepared | None = None, folder: Path | None = None) -> pd
     return table
 
 
-def _features(classifier, names: Iterable[str], everything):
+def _features(classifier, names, everything):
     return [class_features(classifier, pixels)
             for pixels in class_pictures(names, classifier.image_size, everything).values()]
 

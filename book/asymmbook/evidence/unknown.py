@@ -5,9 +5,8 @@ measured. `record` writes results/unknown.csv and puts `none_below` into the car
 `predict`, the exports and the live page take it.
 """
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,11 +22,8 @@ from asymmlib.data.pictures import load_picture
 from asymmlib.data.sources import Prepared
 from asymmlib.deploy.timing import write
 from asymmlib.evaluation import softmax
-from asymmlib.runs import Classifier, load_pretrained
+from asymmlib.runs import load_pretrained
 from asymmlib.weights.released import RELEASED
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["DIGITS", "area", "bootstrap", "class_pictures", "record", "roles", "youden"]
 
@@ -41,7 +37,7 @@ def roles(counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     return {"calibrate": chosen[::2], "test": chosen[1::2]}
 
 
-def class_pictures(classes: "Iterable[str]", size: int, prepared: Prepared | None = None) -> dict[str, np.ndarray]:
+def class_pictures(classes: Iterable[str], size: int, prepared: Prepared | None = None) -> dict[str, np.ndarray]:
     """{class: uint8 `[N, size, size, 3]`} of Caltech-101, in the order of its manifest, as any network gets them."""
     everything = prepared or open_pictures()
     manifest = everything.manifest
@@ -64,7 +60,7 @@ def area(known: np.ndarray, unknown: np.ndarray) -> float:
     return float(mannwhitneyu(known, unknown).statistic / (len(known) * len(unknown)))
 
 
-def bootstrap(statistic, *samples: np.ndarray) -> tuple[float, float]:
+def bootstrap(statistic: Callable[..., float], *samples: np.ndarray) -> tuple[float, float]:
     """Percentile interval of `statistic(*samples)` at 95 %, each sample drawn anew from itself; seed 0."""
     rng = np.random.default_rng(0)
     values = [statistic(*(rng.choice(sample, len(sample)) for sample in samples)) for _ in range(RESAMPLES)]
@@ -89,7 +85,7 @@ def record(caltech16: Prepared, everything: Prepared | None = None, folder: Path
     return table
 
 
-def _measure(classifier: Classifier, caltech16, everything, classes):
+def _measure(classifier, caltech16, everything, classes):
     found = {split: classifier.evaluate(caltech16, split) for split in ("eval", "test")}
     known = {split: softmax(result.logits).max(axis=1) for split, result in found.items()}
     unknown = {part: np.concatenate([_best(classifier, pixels) for pixels in

@@ -1,7 +1,8 @@
 """The book's live page: networks, runtime and drawn pictures packed for a browser, and the page's markup.
 
+Two networks know photographs, the released ones; a third knows what this project draws, and the samples are drawings.
 `build()` writes `book/static/live/built/`, which git ignores: ONNX models with their weights, ONNX Runtime Web as it
-came with `npm ci` in `book/live`, and a few drawn pictures. Each is a script that holds gzip as base64, because scripts
+came with `npm ci` in `book/live`, and the samples. Each is a script that holds gzip as base64, because scripts
 are the one thing that a page may read when it is opened as a file. Preprocessing, display and the demo's words, in the
 languages of the book, are in `book/static/live/*.js`; what a reader sees without scripts is here, in both languages.
 Where npm or ONNX is missing, the page says so and how to get it; nothing is fetched here.
@@ -17,8 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from paddle import nn
 
 from asymmbook.checkout import project_root
+from asymmbook.editions.catalogue import FIGURE, catalogue
+from asymmbook.evidence.drawn import drawn_file, open_drawn
+from asymmbook.evidence.heads import recorded_decay
 from asymmlib.base.extras import missing_package
 from asymmlib.base.files import atomic_folder, locked
 from asymmlib.runs import Classifier, load_pretrained
@@ -27,10 +32,11 @@ from asymmlib.weights.released import available
 __all__ = ["SHOWN", "build", "demo", "markup", "networks", "obstacle", "trained"]
 
 SHOWN = ("asymmnet_large", "mobilenet_v2")
-SAMPLES = ("balloon", "boat", "butterfly", "car", "fish", "guitar", "house", "rocket")
-SAMPLE_SEED, SAMPLE_SIZE = 99, 160
-# our name -> file of the npm package onnxruntime-web: the build with WebAssembly alone, no WebGPU
+SAMPLES, SAMPLE_SEED, SAMPLE_SIZE = 8, 99, 160
+# our name -> file of the npm package onnxruntime-web: the build with WebAssembly alone, and the one with WebGPU
 RUNTIME = {"runtime": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
+GPU = {"runtime-webgpu": "ort.webgpu.bundle.min.mjs", "wasm-webgpu": "ort-wasm-simd-threaded.asyncify.wasm"}
+LANGUAGE = "zh_CN"  # of the names of classes beside the English ones
 SET_UP = "npm ci --prefix book/live --ignore-scripts"
 
 
@@ -55,13 +61,15 @@ def obstacle() -> str:
     """Why the demo cannot be built here, with what to do, or an empty text."""
     if missing_package("onnx"):
         return missing_package("onnx")
-    absent = [name for name in RUNTIME.values() if not (runtime_dir() / "dist" / name).is_file()]
+    absent = [name for name in (RUNTIME | GPU).values() if not (runtime_dir() / "dist" / name).is_file()]
     return f"the npm package onnxruntime-web is not here; with npm installed: {SET_UP}" if absent else ""
 
 
 def networks() -> list[Classifier]:
-    """The `Classifier`s to show: released weights where they are here, else trained on the sample, quick recipe."""
-    return [load_pretrained(name) if name in available() else trained(name) for name in SHOWN]
+    """The `Classifier`s to show: released weights where they are here, else trained on the sample, quick recipe; and
+    the recorded one of drawn things."""
+    photographs = [load_pretrained(name) if name in available() else trained(name) for name in SHOWN]
+    return [*photographs, open_drawn()] if drawn_file().is_file() else photographs
 
 
 def trained(name: str) -> Classifier:
@@ -87,9 +95,10 @@ def build(shown: Iterable[Classifier] | None = None, target: Path | str | None =
     if obstacle():
         raise RuntimeError(f"the live page cannot be built: {obstacle()}")
     target = Path(target) if target else built_dir()
-    files = {name: (runtime_dir() / "dist" / file).read_bytes() for name, file in RUNTIME.items()}
+    files = {name: (runtime_dir() / "dist" / file).read_bytes() for name, file in (RUNTIME | GPU).items()}
     for classifier in shown if shown is not None else networks():
-        files[classifier.name] = make_onnx(classifier.network, classifier.image_size, half=True).SerializeToString()
+        model = make_onnx(classifier.network, classifier.image_size, half=True, features=True)
+        files[classifier.name] = model.SerializeToString()
     with locked(target):
         shutil.rmtree(target, ignore_errors=True)
         with atomic_folder(target) as folder:
@@ -106,10 +115,13 @@ def _script(name, content):
 
 
 def samples() -> list[dict[str, str]]:
-    """Drawn pictures that no network was trained on: a list of {name, png}, the latter as base64."""
-    from asymmlib.data.sample import draw
+    """The first drawings of a seed that no network was trained on: a list of {name, png}, the latter as base64.
+
+    Which things, and how they look, follows from the seed alone; none was chosen for how it is answered.
+    """
+    from asymmlib.data.sample import CLASSES, draw
     pictures = []
-    for number, name in enumerate(SAMPLES):
+    for number, name in enumerate(np.random.default_rng(SAMPLE_SEED).permutation(CLASSES)[:SAMPLES].tolist()):
         file = io.BytesIO()
         draw(name, np.random.default_rng([SAMPLE_SEED, number]), SAMPLE_SIZE).save(file, "PNG")
         pictures.append({"name": name, "png": base64.b64encode(file.getvalue()).decode()})
@@ -126,36 +138,48 @@ def demo(root: str = "../_static/live") -> Markup:
         return Markup(MISSING.format(root=root, reason=html.escape(obstacle())))
     shown = networks()
     sizes = build(shown)
-    megabytes = sum(size for name, size in sizes.items() if name.endswith(".js")) / 1e6
-    return Markup(markup(shown, megabytes, root))
+    gpu = sum(sizes[f"{name}.js"] for name in GPU)
+    megabytes = sum(size for name, size in sizes.items() if name.endswith(".js")) - gpu
+    return Markup(markup(shown, megabytes / 1e6, root, gpu / 1e6))
 
 
-def markup(shown: Iterable[Classifier], megabytes: float, root: str) -> str:
-    """The demo's HTML for `Classifier`s."""
+def markup(shown: Iterable[Classifier], megabytes: float, root: str, gpu_megabytes: float = 0) -> str:
+    """The demo's HTML for `Classifier`s; megabytes: what the button loads, and the one for WebGPU."""
     models = [_facts(classifier) for classifier in shown]
-    tables = "".join(TABLE.format(name=model["name"], label=html.escape(model["label"])) for model in models)
-    return PAGE.format(root=root, models=html.escape(json.dumps(models)), megabytes=f"{megabytes:.0f}", tables=tables)
+    tables = "".join(TABLE.format(name=model["name"], label=html.escape(model["label"]),
+                                  below=BELOW.format(name=model["name"])) for model in models)
+    return PAGE.format(root=root, models=html.escape(json.dumps(models)), megabytes=f"{megabytes:.0f}",
+                       gpu=f"{gpu_megabytes:.0f}", tables=tables + OWN)
 
 
 def _facts(classifier):
     """What live.js knows about a network; epochs: of training on the drawn pictures, 0 for other ones."""
     from asymmlib.models import MODELS
-    recipe = classifier.provenance["recipe"]
+    provenance = classifier.provenance
+    recipe, words = provenance["recipe"], catalogue(LANGUAGE)
+    features = [layer for layer in classifier.network.sublayers() if isinstance(layer, nn.Linear)][-1].weight.shape[0]
     return {"name": classifier.name, "label": MODELS[classifier.model].label, "size": classifier.image_size,
-            "classes": classifier.classes, "mean": classifier.mean, "std": classifier.std,
-            "run": classifier.provenance["run"], "epochs": recipe["epochs"] if recipe["data"] == "sample" else 0}
+            "classes": classifier.classes, "chinese": [words.say(name, FIGURE) for name in classifier.classes],
+            "mean": classifier.mean, "std": classifier.std, "none_below": classifier.none_below,
+            "sha256": provenance.get("sha256"), "features": features, "decay": recorded_decay(classifier.name),
+            "run": provenance.get("run", classifier.name),
+            "epochs": recipe["epochs"] if recipe["data"] == "sample" else 0}
 
 
 # data-text and data-label name the words that live.js puts there; live.css shows one of two languages
-TABLE = """<div><table><caption>{label}</caption><thead><tr><th scope="col" data-text="class"></th>
+TABLE = """<div id="live-table-{name}" hidden><p id="live-none-{name}" class="live-none"></p>
+<table><caption>{label}</caption><thead><tr><th scope="col" data-text="class"></th>
 <th scope="col" data-text="probability"></th><td></td></tr></thead><tbody id="live-rows-{name}"></tbody></table>
-<p><strong id="live-ms-{name}"></strong><br><span id="live-origin-{name}"></span></p></div>
+{below}</div>
 """
+BELOW = """<p><strong id="live-ms-{name}"></strong><br><span id="live-origin-{name}"></span></p>"""
+OWN = TABLE.format(name="own", label='<span data-text="own"></span>', below="")
 
 PAGE = """<link rel="stylesheet" href="{root}/live.css">
-<section class="live" id="live-demo" data-models="{models}" data-megabytes="{megabytes}">
+<section class="live" id="live-demo" data-models="{models}" data-megabytes="{megabytes}" data-gpu-megabytes="{gpu}">
 <noscript><span lang="en">This demo runs in your browser and needs JavaScript, which is switched off.</span>
 <span lang="zh">这个演示在你的浏览器中运行，需要 JavaScript，而它已被关闭。</span></noscript>
+<div id="live-known"></div>
 <button type="button" id="live-load" hidden></button>
 <div id="live-panel" hidden>
 <div class="live-drop" id="live-drop"><label for="live-file" data-text="choose"></label>
@@ -164,13 +188,27 @@ PAGE = """<link rel="stylesheet" href="{root}/live.css">
 <button type="button" id="live-camera" data-text="on"></button>
 <video id="live-video" playsinline muted hidden data-label="video"></video>
 <button type="button" id="live-shot" data-text="shot" hidden></button>
+<button type="button" id="live-gpu" hidden></button>
 </div>
 <p id="live-status" role="status" aria-live="polite"></p>
 <div id="live-results" hidden><p><canvas id="live-seen" role="img" data-label="seen"></canvas></p>
 <div class="live-results">{tables}</div></div>
+<div id="live-teach" role="group" data-label="teach" hidden>
+<p><strong data-text="teach"></strong><br><span id="live-teach-how"></span></p>
+<div id="live-things"></div>
+<button type="button" id="live-more" data-text="more"></button>
+<button type="button" id="live-learn" data-text="learn"></button>
+<button type="button" id="live-save" data-text="save" disabled></button>
+<button type="button" id="live-again" data-text="again"></button>
+<p><label for="live-open" data-text="open"></label> <input type="file" id="live-open" accept=".json"></p>
+</div>
 </section>
+<script src="{root}/words.js"></script>
 <script src="{root}/pixels.js"></script>
+<script src="{root}/head.js"></script>
+<script src="{root}/engine.js"></script>
 <script src="{root}/live.js"></script>
+<script src="{root}/teach.js"></script>
 """
 
 MISSING = """<link rel="stylesheet" href="{root}/live.css">

@@ -1,0 +1,85 @@
+/* The live page's words, in the languages of the book. Names of classes come with the networks, from the catalogue. */
+"use strict";
+
+globalThis.liveWords = {
+  en: { demo: "Live demo", load: (megabytes) => `Load the demo (${megabytes} MB)`,
+        knows: (labels, photos, count) =>
+          `${labels} know${count > 1 ? "" : "s"} these things, ${photos ? "on photographs" : "drawn"}, and nothing else:`,
+        and: (labels) => labels.join(" and "), list: (names) => names.join(", "),
+        choose: "Choose a picture, drop one here, or paste one:", samples: "Drawn pictures to try",
+        on: "Use the camera", off: "Switch the camera off", video: "Picture of the camera",
+        shot: "Classify what the camera sees", seen: "The picture as the last network receives it",
+        class: "class", probability: "probability", released: "released weights",
+        trained: (epochs) => `${epochs} epochs on the drawn pictures`,
+        origin: (size, weights, run) => `${size} × ${size} pixels; ${weights}, run ${run}.`,
+        runtime: "Loading the runtime …", loading: (name) => `Loading ${name} …`, ready: "Ready. Choose a picture.",
+        missing: (file) => `${file} is missing beside this page; build the book again`,
+        failed: (reason) => `The demo could not be loaded: ${reason}`,
+        drawing: (name) => `drawn picture: ${name}`,
+        classifying: (name) => `Classifying ${name} …`, ms: (ms) => `${ms} ms a picture on this device`,
+        none: "None of these. The most probable are:",
+        best: (label, name, share, ms) => `${label}: ${name}, ${share} percent${ms ? `, ${ms} milliseconds` : ""}`,
+        noneOf: (label, ms) => `${label}: none of these${ms ? `, ${ms} milliseconds` : ""}`,
+        results: (name, best) => `${[name, ...best].join(". ")}.`, photo: "picture from the camera",
+        unreadable: (name, reason) =>
+          `${name} could not be read as a picture (${reason}). PNG, JPEG, WebP and GIF can.`,
+        refused: (reason) => `No camera: ${reason}. Choose a picture file instead.`,
+        started: "The camera is on. Its picture stays in this page.", stopped: "The camera is off.",
+        teach: "Teach it yours",
+        teachHow: (label, things) => `Name two to ${things} things and give each a few pictures. ${label} `
+          + "looks at them, and a new last layer learns to tell them apart, here, in less than a second. Nothing is sent.",
+        thing: (number) => `Name of thing ${number}`, pictures: (number) => `Pictures of thing ${number}`,
+        fromCamera: (number) => `Take thing ${number} from the camera`, taken: (count) => `${count} pictures`,
+        more: "One thing more", again: "Start over", learn: "Learn", save: "Save what was learned",
+        open: "Open what was saved:", own: "Your things",
+        few: (most) => `Name two to ${most} things, each differently, and give each two pictures or more.`,
+        learned: (label, pictures, ms, right) =>
+          `${label} has learned from ${pictures} pictures in ${ms} milliseconds. When each is left out in turn, it gets `
+          + `${right} of ${pictures} right. Now choose a picture above.`,
+        opened: (names) => `Opened: ${names}. Now choose a picture above.`,
+        noHead: (file) => `${file} is nothing that this page has saved.`,
+        otherHead: (file, label) => `${file} was learned with another network or other weights than this page's ${label}.`,
+        gpu: (megabytes) => `Try the graphics chip, too (WebGPU, ${megabytes} MB)`,
+        timing: "Timing both …", noGpu: (reason) => `The graphics chip is of no use here: ${reason}`,
+        compared: (label, cpu, gpu, faster) => `${label}: ${cpu} ms without, ${gpu} ms with the graphics chip; `
+          + `${faster ? "with" : "without"} it from now on` },
+  zh: { demo: "互动演示", load: (megabytes) => `加载演示（${megabytes} MB）`,
+        knows: (labels, photos) => `${labels} 只认识以下类别（${photos ? "照片" : "合成图片"}）：`,
+        and: (labels) => labels.join("、"), list: (names) => names.join("、"),
+        choose: "选择一张图片，或拖放到这里，或直接粘贴：", samples: "可以试用的合成图片",
+        on: "打开摄像头", off: "关闭摄像头", video: "摄像头画面",
+        shot: "对摄像头画面分类", seen: "最后一个网络实际收到的图片",
+        class: "类别", probability: "概率", released: "随书发布的权重",
+        trained: (epochs) => `在合成图片上训练了 ${epochs} 轮`,
+        origin: (size, weights, run) => `${size} × ${size} 像素；${weights}，训练记录 ${run}。`,
+        runtime: "正在加载运行时……", loading: (name) => `正在加载 ${name}……`, ready: "已就绪，请选择一张图片。",
+        missing: (file) => `本页旁边缺少 ${file}，请重新生成本书`,
+        failed: (reason) => `演示无法加载：${reason}`,
+        drawing: (name) => `合成图片：${name}`,
+        classifying: (name) => `正在分类：${name}……`, ms: (ms) => `在本设备上每张图片 ${ms} 毫秒`,
+        none: "都不是。最可能的类别是：",
+        best: (label, name, share, ms) => `${label}：${name}，概率 ${share}%${ms ? `，${ms} 毫秒` : ""}`,
+        noneOf: (label, ms) => `${label}：都不是${ms ? `，${ms} 毫秒` : ""}`,
+        results: (name, best) => `${name}。${best.join("；")}。`, photo: "摄像头拍到的图片",
+        unreadable: (name, reason) =>
+          `无法把 ${name} 作为图片读取（${reason}）。可用的格式有 PNG、JPEG、WebP 和 GIF。`,
+        refused: (reason) => `摄像头不可用：${reason}。请改为选择图片文件。`,
+        started: "摄像头已打开，画面不会离开本页。", stopped: "摄像头已关闭。",
+        teach: "教它认你的东西", teachHow: (label, things) => `给 2～${things} 样东西起名，每样给几张图片。${label} `
+          + "提取特征，再训练一个新的分类层来区分它们，就在本页完成，不到一秒。任何数据都不会发送出去。",
+        thing: (number) => `第 ${number} 样东西的名称`, pictures: (number) => `第 ${number} 样东西的图片`,
+        fromCamera: (number) => `用摄像头拍第 ${number} 样东西`, taken: (count) => `${count} 张图片`,
+        more: "再加一样", again: "重新开始", learn: "开始学习", save: "保存学到的分类层",
+        open: "打开保存过的分类层：", own: "你的东西",
+        few: (most) => `请给 2～${most} 样东西起不同的名称，每样至少给两张图片。`,
+        learned: (label, pictures, ms, right) =>
+          `${label} 用 ${pictures} 张图片学习，用时 ${ms} 毫秒。逐一留出检验，${pictures} 张中答对 ${right} 张。`
+          + "现在请在上面选择一张图片。",
+        opened: (names) => `已打开：${names}。现在请在上面选择一张图片。`,
+        noHead: (file) => `${file} 不是本页保存的分类层。`,
+        otherHead: (file, label) => `${file} 不是用本页的 ${label} 及其权重学到的。`,
+        gpu: (megabytes) => `也试试图形处理器（WebGPU，${megabytes} MB）`,
+        timing: "正在分别计时……", noGpu: (reason) => `图形处理器在这里用不上：${reason}`,
+        compared: (label, cpu, gpu, faster) => `${label}：不用图形处理器 ${cpu} 毫秒，使用时 ${gpu} 毫秒，`
+          + `此后${faster ? "使用" : "不用"}` },
+};

@@ -70,6 +70,11 @@ NOT_RUN = {
     "OMP_NUM_THREADS=1 python -m paddle.distributed.launch": "tests/core/test_parallel.py and its page do it",
     "python -m asymmlib bench-infer": "takes a minute; tests/deploy/test_export.py does it in short",
     "python -m asymmbook int8": "needs Caltech-101 and writes results/int8.csv; tests/book/test_int8.py reads it",
+    "python -m asymmbook unknown": "needs Caltech-101 and writes cards; tests/book/test_unknown.py reads the record",
+    "python -m asymmbook heads": "needs Caltech-101 and writes results/heads.csv; tests/book/test_unknown.py reads it",
+    "python -m asymmbook live-operators": "needs Chromium, writes a record; tests/book/test_live_results.py reads it",
+    "python -m asymmlib predict --from asymmnet_large --head":
+        "needs a head that the live page saved; tests/deploy/test_heads.py and tests/book/test_live.py have some",
     "python -m asymmlib export --from asymmnet_large --to FOLDER --int8":
         "needs Caltech-101; tests/deploy/test_quantise.py does it with other pictures",
     "python -m asymmbook experiments run": "trains for days",

@@ -77,12 +77,20 @@ def test_points_stand_where_their_five_folds_are_and_the_tests_where_both_sides_
     assert worth.mean == pytest.approx(0.3) and worth.low < 0.3 < worth.high
     assert learning.payoff("mobilenet_v2", "n20") is None
     _, setting, points, reading, answers = parts = said()
+    table = learning.grid()
     assert "| 0 | 1 | 6 of 6 | 70.0 |" in setting
-    assert "Chosen: nothing is frozen, and the backbone's rate is 1 times" in setting
+    assert "Chosen: nothing is frozen, and all layers have the same rate." in setting
     assert "| AsymmNet-Large r = 1 | pre-trained | 5 | 4 of 5 | not run, or not complete |" in points
     assert "AsymmNet-Large r = 1, 20 pictures a class, pre-trained less from scratch at equal cost: +" in reading
     assert "- Open: 2 of 14 points" in reading and "MobileNetV2, pre-trained: " in reading
     assert "AsymmNet-Large r = 1 pre-trained against the same from scratch: +" in answers and "Open: 1 of 2" in answers
+    for thaw, words in ((transfer.GRID[1], "nothing is frozen, and the backbone's rate is 0.1 times that of the head."),
+                        (transfer.GRID[2], "the backbone is frozen for 5 of 15 epochs, and all layers have the same"),
+                        (transfer.GRID[3], "frozen for 5 of 15 epochs, and the backbone's rate is 0.1 times")):
+        monkeypatch.setattr(pages, "grid", lambda folder=None, thaw=thaw: table.assign(
+            mean=[0.7 if (row.frozen, row.rate) == thaw else 0.6 for row in table.itertuples()]))
+        parts.append(pages.setting())
+        assert words in parts[-1]
     assert not chinese(parts)
     (axes,) = plot_learning(list(curves.values())).axes
     drawn = {container.get_label(): container[0].get_ydata() for container in axes.containers}

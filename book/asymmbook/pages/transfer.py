@@ -55,7 +55,9 @@ def setting(folder: Path | None = None) -> str:
     best = table.loc[table["mean"].astype(float).idxmax()]
     frozen = (f"the backbone is frozen for {best['frozen']:.0f} of {EPOCHS} epochs" if best["frozen"] else
               "nothing is frozen")
-    return f"{shown}\n\nChosen: {frozen}, and the backbone's rate is {best['rate']:g} times that of the head."
+    rate = ("all layers have the same rate" if best["rate"] == 1 else
+            f"the backbone's rate is {best['rate']:g} times that of the head")
+    return f"{shown}\n\nChosen: {frozen}, and {rate}."
 
 
 def points(folder: Path | None = None) -> str:

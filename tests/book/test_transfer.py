@@ -99,6 +99,12 @@ def test_points_stand_where_their_five_folds_are_and_the_tests_where_both_sides_
     assert list(drawn["MobileNetV2, pre-trained"]) == sorted(drawn["MobileNetV2, pre-trained"])
 
 
+def test_the_page_reads_its_own_run():
+    history = pd.DataFrame({"train_top1": [0.1, 0.9], "eval_top1": [0.9, 0.5]})
+    assert pages.tried(history).startswith("In the last epoch 90.0 % are right in training and 50.0 % on eval. Five")
+    assert "by heart" not in pages.tried(history.head(1))
+
+
 def test_the_figure_names_what_it_lacks():
     with pytest.raises(ValueError, match="nothing to plot"):
         plot_learning([])

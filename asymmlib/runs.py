@@ -202,7 +202,7 @@ class Run:
         return path
 
     def classifier(self, which: str = "last") -> Classifier:
-        """The `Classifier` of a run, with its `weights(which)`."""
+        """The `Classifier` of a run, with the weights that `weights` names for the same word."""
         path = self.weights(which)
         keys = ("settings", "recipe", "manifest_sha256", "pictures", "environment", "result")
         provenance = {"run": self.name, "weights": which, **{key: self.info[key] for key in keys if key in self.info}}

@@ -81,7 +81,7 @@ def test_what_the_page_says_is_in_both_languages(tmp_path):
                                                      ("OpenVINO int8", 1.1))]
     ranges = {int8.LABELS[name]: channel_ranges(load_pretrained(name).network) for name in ("mobilenet_v2",
                                                                                             "asymmnet_large")}
-    said = [int8.latency(tmp_path), int8.cost(), int8.cost(tmp_path), int8.summary(), int8.cleared(),
+    said = [int8.latency(tmp_path), int8.cost(), int8.cost(tmp_path), int8.summary(tmp_path), int8.cleared(),
             *(int8.ruined(name) for name in ("mobilenet_v2", "asymmnet_large")),
             *(int8.still_channels(table) for table in ranges.values())]
     pd.DataFrame(rows).to_csv(tmp_path / "int8-latency.csv", index=False)

@@ -8,7 +8,7 @@ import "./pixels.js";
 ort.env.wasm.numThreads = 1;
 const [folder, ...paths] = process.argv.slice(2);
 const about = JSON.parse(await readFile(`${folder}/export.json`, "utf8"));
-const { classes, preprocessing: { size: [height, width], mean, std }, reference } = about;
+const { classes, none_below: least = 0, preprocessing: { size: [height, width], mean, std }, reference } = about;
 const session = await ort.InferenceSession.create(await readFile(`${folder}/model.onnx`));
 
 async function logits(file) {
@@ -28,5 +28,6 @@ for (const path of paths) {
   const values = await logits(path), largest = Math.max(...values);
   const scores = Array.from(values, (value) => Math.exp(value - largest));
   const share = Math.max(...scores) / scores.reduce((sum, score) => sum + score);
-  console.log(`${path}: ${classes[scores.indexOf(Math.max(...scores))]} ${(100 * share).toFixed(1)}%`);
+  const best = classes[scores.indexOf(Math.max(...scores))];
+  console.log(`${path}: ${best} ${(100 * share).toFixed(1)}%${share < least ? ", none of these" : ""}`);
 }

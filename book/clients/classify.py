@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
 classes, steps, reference = (json.loads(about[name]) for name in ("classes", "preprocessing", "reference"))
+least = json.loads(about.get("none_below", "0"))  # what the best class must reach
 
 
 def logits(file):
@@ -31,5 +32,5 @@ if np.abs(found - expected).max() > reference["tolerance"] * np.abs(expected).ma
 for path in sys.argv[2:]:
     values = logits(path)
     scores = np.exp(values - values.max())
-    best = scores.argmax()
-    print(f"{path}: {classes[best]} {scores[best] / scores.sum():.1%}")
+    best, share = scores.argmax(), scores.max() / scores.sum()
+    print(f"{path}: {classes[best]} {share:.1%}{', none of these' if share < least else ''}")

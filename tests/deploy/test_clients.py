@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from asymmbook.checkout import project_root
 from asymmlib.data.sample import CLASSES, draw
 from asymmlib.deploy import engines
+from asymmlib.deploy.export import export_classifier
 
 CLIENT = project_root() / "book" / "clients" / "classify.py"
 NODE = CLIENT.with_suffix(".mjs")
@@ -43,10 +45,12 @@ def client(model, *paths):
 def check_answers(done, small, pictures, tolerance):
     expected = small.predict(pictures)
     assert done.returncode == 0, done.stderr
-    found = [re.fullmatch(r"(.+): (.+) ([\d.]+)%", line).groups() for line in done.stdout.splitlines()]
-    assert [path for path, _, _ in found] == pictures
-    assert [label for _, label, _ in found] == [small.classes[index] for index in expected.argmax(axis=1)]
-    shares = np.array([float(share) for _, _, share in found]) / 100
+    form = r"(.+): (.+) ([\d.]+)%(, none of these)?"
+    found = [re.fullmatch(form, line).groups() for line in done.stdout.splitlines()]
+    assert [path for path, *_ in found] == pictures
+    assert [label for _, label, *_ in found] == [small.classes[index] for index in expected.argmax(axis=1)]
+    shares = np.array([float(share) for _, _, share, _ in found]) / 100
+    assert [bool(none) for *_, none in found] == list(expected.max(axis=1) < (small.none_below or 0))
     np.testing.assert_allclose(shares, expected.max(axis=1), atol=tolerance)
 
 
@@ -55,6 +59,28 @@ def test_the_client_answers_as_predict_does(small, exported, pictures, name):
     """Printed are tenths of a percent."""
     check_answers(client(exported / f"{name}.onnx", *pictures), small, pictures,
                   2e-3 if name == "model-float16" else 6e-4)
+
+
+@pytest.fixture(scope="module")
+def unsure(small, tmp_path_factory, pictures):
+    """`small` with a threshold that half of the pictures do not reach, and the folder of its export."""
+    limit = float(np.median(small.predict(pictures).max(axis=1)))
+    known = replace(small, provenance={**small.provenance, "none_below": limit})
+    folder = tmp_path_factory.mktemp("unsure")
+    export_classifier(known, folder)
+    return known, folder
+
+
+def test_the_client_says_none_of_these(unsure, pictures):
+    known, folder = unsure
+    done = client(folder / "model.onnx", *pictures)
+    check_answers(done, known, pictures, 6e-4)
+    assert done.stdout.count("none of these") == len(pictures) // 2
+
+
+def test_the_client_for_node_says_none_of_these(unsure, pictures, node):
+    known, folder = unsure
+    check_answers(node(folder, *pictures), known, pictures, 6e-4)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ def family(mean, p, seconds=("MobileNetV2", "AsymmNet-Large r = 0")):
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 def test_todays_findings_have_their_intervals_and_their_pages():
     found = summary.summary()
     assert len(found) == 4 and len({finding.head for finding in found}) == 4

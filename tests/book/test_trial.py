@@ -363,6 +363,7 @@ def test_unknown_names(small):
         trial_runner.again("x")
 
 
+@pytest.mark.slow
 def test_answers_of_one_group():
     text = pages.answers(group="d")
     assert "flaw worth to MobileNetV2" in text and "default" not in text and text in pages.answers()

@@ -109,7 +109,8 @@ def slower(folder: Path | None = None) -> str:
              f"{calls[second].sum():.0f}.",
              f"Its convolutions take {conv[first] / conv[second]:.2f} times as long as those of {names[1]}.",
              f"The largest part of the difference is due to {_shown(more.idxmax())}: "
-             f"{percent(more.max() / more.sum())} % of it."]
+             f"{percent(more.max() / more.sum())} % of it." if more.max() < more.sum() else
+             f"Without {_shown(more.idxmax())}, {names[0]} would take no longer than {names[1]}."]
     items += [f"What is no convolution takes {percent(1 - conv[name] / whole[name])} % of the time of {label}."
               for name, label in zip((first, second), names, strict=True)]
     return bullets(items)

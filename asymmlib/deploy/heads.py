@@ -15,6 +15,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from asymmlib.base.files import open_regular
+from asymmlib.weights.own import head_names
 
 if TYPE_CHECKING:
     from asymmlib.runs import Classifier
@@ -40,7 +41,7 @@ class UnitLinear(nn.Layer):
 
 def _classifier_layer(network):
     """(its parent, its name there, the layer) of the last linear layer of a network."""
-    path = [name for name, layer in network.named_sublayers() if isinstance(layer, nn.Linear)][-1]
+    path = head_names(network)[0].removesuffix(".weight")
     parent, name = network, path
     if "." in path:
         above, name = path.rsplit(".", 1)

@@ -74,8 +74,12 @@ def _release(options):
               f"test pictures right ({test['top1']:.1%})")
 
 
-def _int8_options(command):
+def _archive_options(command):
     command.add_argument("--archive", help="a local copy of caltech-101.zip instead of a download")
+
+
+def _int8_options(command):
+    _archive_options(command)
     command.add_argument("--latency", action="store_true", help="time the files instead; on a machine at rest")
 
 
@@ -89,10 +93,6 @@ def _int8(options):
     prepared = prepare("caltech16", archive=options.archive, test_share=True)
     table = (record_latency if options.latency else record)(prepared)
     print(table.drop(columns=["cpu", "versions"]).to_string(index=False, float_format="{:.3g}".format))
-
-
-def _archive_options(command):
-    command.add_argument("--archive", help="a local copy of caltech-101.zip instead of a download")
 
 
 def _unknown(options):

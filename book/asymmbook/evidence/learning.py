@@ -10,7 +10,7 @@ import pandas as pd
 from asymmbook.evidence import records
 from asymmbook.evidence.folds import FOLDS
 from asymmbook.evidence.inference import Difference, compare_networks
-from asymmbook.evidence.transfer import GRID, GRID_FOLDS, NETWORKS, SCRATCH, SIZES, grid_run, trained_pictures
+from asymmbook.evidence.transfer import GRID, NETWORKS, SCRATCH, SIZES, grid_runs
 
 __all__ = ["KINDS", "Point", "grid", "learning_curves", "payoff"]
 
@@ -23,7 +23,6 @@ class Point(NamedTuple):
     network: str
     kind: str
     size: str
-    pictures: int
     runs: int
     result: Difference | None
 
@@ -39,7 +38,7 @@ def learning_curves(folder: Path | None = None) -> list[Point]:
         if len(rows) == FOLDS:
             said = records.answers(rows, folder)
             result = compare_networks(said, said.assign(right=False))
-        points.append(Point(network, kind, size, trained_pictures(size), len(rows), result))
+        points.append(Point(network, kind, size, len(rows), result))
     return points
 
 
@@ -56,7 +55,7 @@ def _rows(network: str, recipe: str, folder: Path | None) -> pd.DataFrame:
     if runs.empty:
         return runs
     chosen: dict[str, Any] = {"group": "transfer", "network": network, "recipe": recipe, "pictures": "caltech16"}
-    return runs[(runs[list(chosen)] == pd.Series(chosen)).all(axis=1)]
+    return records.matching(runs, chosen)
 
 
 def grid(folder: Path | None = None) -> pd.DataFrame:
@@ -64,7 +63,7 @@ def grid(folder: Path | None = None) -> pd.DataFrame:
     """
     scores, rows = records.scores(folder), []
     for thaw in GRID:
-        names = [grid_run(network, thaw, fold) for network in NETWORKS for fold in range(GRID_FOLDS)]
+        names = grid_runs(thaw)
         found = [scores[name] for name in names if name in scores]
         rows.append({"frozen": thaw.frozen, "rate": thaw.rate, "runs": len(found), "planned": len(names),
                      "mean": sum(found) / len(found) if len(found) == len(names) else None})

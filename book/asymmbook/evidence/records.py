@@ -6,8 +6,9 @@ in. All are made by `python -m asymmbook experiments collect`; columns are expla
 """
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from asymmlib.base.tables import read_table
 from asymmlib.data.manifest import EVERY
 from asymmlib.runs import find_run
 
-__all__ = ["answers", "read_curves", "read_folds", "read_runs", "record", "round_score", "scores",
+__all__ = ["answers", "matching", "read_curves", "read_folds", "read_runs", "record", "round_score", "scores",
            "trial_dir", "write_folds"]
 
 TEXTS = dict.fromkeys(("commit", "manifest_sha256", "python"), str)
@@ -86,6 +87,11 @@ def held_out_pictures(pictures: str, repeat: float | None, fold: float | None,
     if pictures.startswith(PRETRAIN):
         chosen = chosen[~chosen["name"].isin(copies_of_others(table["name"][table["class"].isin(classes)], folder))]
     return chosen[["name", "class"]].assign(label=chosen["class"].map(classes.index)).reset_index(drop=True)
+
+
+def matching(runs: pd.DataFrame, chosen: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a table of runs that have these values; chosen: {column: value}."""
+    return runs[(runs[list(chosen)] == pd.Series(dict(chosen))).all(axis=1)]
 
 
 def answers(runs: pd.DataFrame, folder: Path | None = None) -> pd.DataFrame:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 __all__ = ["EPOCHS", "GRID", "GRID_FOLDS", "GRID_SIZE", "PASSES", "SCRATCH", "SIZES", "SOURCES", "SOURCE_EPOCHS",
-           "SOURCE_PICTURES", "TESTED", "Thaw", "cost", "grid_run", "scratch_epochs", "thawing", "trained_pictures"]
+           "SOURCE_PICTURES", "TESTED", "Thaw", "cost", "grid_run", "grid_runs", "scratch_epochs", "thawing",
+           "trained_pictures"]
 
 NETWORKS = ("asymmnet_large-r1", "mobilenet_v2")
 SOURCES = {"caltech16": "pretrain74", "next16": "pretrain58"}
@@ -65,13 +66,16 @@ def grid_run(network: str, thaw: Thaw, fold: int) -> str:
     return f"transfer-{network}-{thaw.name}-next16-r1f{fold}"
 
 
+def grid_runs(thaw: Thaw) -> list[str]:
+    """Names of all runs of one setting of `GRID`."""
+    return [grid_run(network, thaw, fold) for network in NETWORKS for fold in range(GRID_FOLDS)]
+
+
 def thawing(scores: Mapping[str, float]) -> Thaw | None:
     """The setting of the grid with the highest mean over networks and folds; None while a run is missing.
 
     scores: {run: top-1}. Ties go to the one that stands first in `GRID`.
     """
-    runs = {thaw: [grid_run(network, thaw, fold) for network in NETWORKS for fold in range(GRID_FOLDS)]
-            for thaw in GRID}
-    if any(run not in scores for names in runs.values() for run in names):
+    if any(run not in scores for thaw in GRID for run in grid_runs(thaw)):
         return None
-    return max(GRID, key=lambda thaw: np.mean([scores[run] for run in runs[thaw]]))
+    return max(GRID, key=lambda thaw: np.mean([scores[run] for run in grid_runs(thaw)]))

@@ -23,7 +23,7 @@ LIGHT = tuple(NETWORKS)
 WIDTHS = (0.35, 0.5, 0.75, 1.0)
 # r = 0 at the width whose parameters come nearest to those of r = 1 (tests/book/test_trial.py checks 3 %)
 MATCHED = {0.35: 0.37, 0.5: 0.53, 0.75: 0.8, 1.0: 1.07}
-PAIR = ("asymmnet_large-r1", "mobilenet_v2")  # who the later questions are asked of
+PAIR = transfer.NETWORKS  # who the later questions are asked of
 HEAVY = {"resnet50": (0.01, 0.05), "vgg19": (0.001, 0.005, 0.01)}  # rates to choose from, in one run each
 SHORT = 3  # epochs of VGG19's runs that choose its rate: a full one takes 2.5 hours there
 # Images a second on one thread, beside another run, as measured or estimated before the trial; recorded runs replace

@@ -106,7 +106,7 @@ def _answers(side, runs, folder):
     """The answers of a side; None while runs are missing. Runs of different parts keep names of their own."""
     parts, found = [], 0
     for number, chosen in enumerate(side.rows):
-        rows = runs[(runs[list(chosen)] == pd.Series(chosen)).all(axis=1)]
+        rows = records.matching(runs, chosen)
         found += len(rows)
         if len(rows):
             frame = records.answers(rows, folder)

@@ -5,14 +5,14 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from asymmbook.evidence.learning import KINDS, Point
-from asymmbook.evidence.transfer import SIZES
+from asymmbook.evidence.transfer import CLASSES, SIZES, trained_pictures
 from asymmbook.evidence.verdicts import LABELS
 from asymmbook.figures.plots import require
 from asymmbook.figures.style import WIDTH, colour_of, in_style
 
 __all__ = ["plot_learning"]
 
-LINES = {"pre-trained": ("o-", 1.0), "from scratch": ("s--", 0.0)}  # kind: line, how full its marks are
+LINES = {"pre-trained": ("o-", True), "from scratch": ("s--", False)}  # kind: line, whether its marks are filled
 APART = 1.03  # what marks of the second kind are moved by, so that bars do not cover each other
 
 
@@ -24,8 +24,7 @@ def plot_learning(points: Sequence[Point]) -> Figure:
     """
     require(points)
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    places = {size: sum(point.pictures for point in points if point.size == size) / 16
-              / sum(point.size == size for point in points) for size in SIZES}
+    places = {size: trained_pictures(size) / CLASSES for size in SIZES}
     for network in dict.fromkeys(point.network for point in points):
         for number, kind in enumerate(KINDS):
             mine = sorted((places[point.size] * APART**number, point.result) for point in points
@@ -34,10 +33,10 @@ def plot_learning(points: Sequence[Point]) -> Figure:
                 middles = [100 * result.mean for _, result in mine]
                 ends = [[100 * (result.mean - result.low) for _, result in mine],
                         [100 * (result.high - result.mean) for _, result in mine]]
-                line, full = LINES[kind]
+                line, filled = LINES[kind]
                 colour = colour_of(LABELS[network])
                 axes.errorbar([place for place, _ in mine], middles, yerr=ends, fmt=line,
-                              color=colour, capsize=3, markerfacecolor=colour if full else "white",
+                              color=colour, capsize=3, markerfacecolor=colour if filled else "white",
                               label=f"{LABELS[network]}, {kind}")
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=1)

@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from paddle import nn
 
 from asymmbook.checkout import project_root
 from asymmbook.editions.catalogue import FIGURE, catalogue
@@ -27,6 +26,7 @@ from asymmbook.evidence.heads import recorded_decay
 from asymmlib.base.extras import missing_package
 from asymmlib.base.files import atomic_folder, locked
 from asymmlib.runs import Classifier, load_pretrained
+from asymmlib.weights.own import head_names
 from asymmlib.weights.released import available
 
 __all__ = ["SHOWN", "build", "demo", "markup", "networks", "obstacle", "trained"]
@@ -157,7 +157,7 @@ def _facts(classifier):
     from asymmlib.models import MODELS
     provenance = classifier.provenance
     recipe, words = provenance["recipe"], catalogue(LANGUAGE)
-    features = [layer for layer in classifier.network.sublayers() if isinstance(layer, nn.Linear)][-1].weight.shape[0]
+    features = classifier.network.state_dict()[head_names(classifier.network)[0]].shape[0]
     return {"name": classifier.name, "label": MODELS[classifier.model].label, "size": classifier.image_size,
             "classes": classifier.classes, "chinese": [words.say(name, FIGURE) for name in classifier.classes],
             "mean": classifier.mean, "std": classifier.std, "none_below": classifier.none_below,

@@ -12,6 +12,7 @@ from asymmbook.evidence.inference import points as in_points
 from asymmbook.evidence.learning import grid, learning_curves, payoff
 from asymmbook.evidence.transfer import (
     EPOCHS,
+    NETWORKS,
     PASSES,
     SCRATCH,
     SIZES,
@@ -83,7 +84,7 @@ def points(folder: Path | None = None) -> str:
 def reading(folder: Path | None = None) -> str:
     """What the curves show, a sentence each; differences with intervals and without a verdict."""
     curves, items = learning_curves(folder), []
-    for network in LABELS:
+    for network in NETWORKS:
         done = [(_words(point.size), percent(point.result.mean)) for point in curves
                 if point.network == network and point.kind == "pre-trained" and point.result is not None]
         if len(done) > 1:

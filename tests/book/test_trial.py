@@ -8,7 +8,7 @@ import pytest
 from paddle import nn
 
 from asymmbook.checkout import project_root
-from asymmbook.evidence import design, folds, records, transfer, trial_runner, trial_work, verdicts
+from asymmbook.evidence import design, folds, records, shipping, transfer, trial_runner, trial_work, verdicts
 from asymmbook.evidence.ablation import KINDS, Ablated, registered
 from asymmbook.evidence.scales import layer_scales
 from asymmbook.evidence.trial import ABLATIONS, BASE, LIGHT, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
@@ -44,7 +44,8 @@ def test_networks_of_a_question_share_everything_but_rate_and_decay():
             assert len({same(run) for run in PLAN if run.group == group and run.recipe.name == name}) == 1
     for run in PLAN:
         assert run.fold is None or run.group == "spread" or run.recipe.seed == 10 * run.repeat + run.fold
-        assert run.recipe.accelerate and not run.recipe.test_share and run.recipe.patience is None
+        assert run.recipe.accelerate and run.recipe.patience is None
+        assert run.recipe.test_share == (run.recipe.name == "released")
         assert (run.recipe.initialisation, run.recipe.norm) == ("he", "common") or run.group == "default"
 
 
@@ -86,6 +87,27 @@ def test_every_test_of_the_protocol_has_its_runs_in_the_plan():
         "transfer": 2}
     for side in (side for pairs in tested.values() for pair in pairs for side in pair):
         assert sum((rows[list(part)] == pd.Series(part)).all(axis=1).sum() for part in side.rows) == side.runs, side
+
+
+def test_released_weights_are_trained_by_the_candidate_that_won_elsewhere():
+    mine = [run for run in plan() if run.group == "weights"]
+    released = [run for run in mine if run.pictures == "caltech16"]
+    assert {run.pictures for run in mine if run.recipe.name in shipping.CANDIDATES} == {"next16"}
+    assert {run.network for run in released} == set(shipping.RELEASED)
+    assert all(run.awaits == "recipe" and run.recipe.test_share and run.fold is None for run in released)
+    scores = {shipping.candidate_run(network, name): 0.5 for network in shipping.NETWORKS
+              for name in shipping.CANDIDATES}
+    assert set(scores) <= {run.name for run in mine}
+    assert shipping.chosen(scores) == next(iter(shipping.CANDIDATES))  # ties go to the first
+    assert shipping.chosen(dict(list(scores.items())[:-1])) is None
+    best = shipping.candidate_run(shipping.NETWORKS[1], "pre-smooth")
+    done = [run for run in plan(scores | {best: 0.6}) if run.group == "weights" and run.recipe.name == "released"]
+    assert {(run.awaits, run.recipe.label_smoothing, run.recipe.epochs) for run in done} == {(None, 0.1, 60)}
+    sources = {run.name: run for run in mine if run.recipe.name == "source"}
+    assert all(sources[run.start].pictures == shipping.SOURCES[run.pictures] for run in [*mine, *done] if run.start)
+    assert {run.start is None for run in done} == {False}
+    assert shipping.cost(shipping.CANDIDATES["pre"], 10, 100) == 30 * 10 + 40 * 100
+    assert shipping.cost(shipping.CANDIDATES["scratch"], 10, 100) == 300
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ settings a network gets is known once its tuning is done; until then its runs ar
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from asymmbook.evidence import transfer
+from asymmbook.evidence import shipping, transfer
 from asymmbook.evidence.folds import FOLDS, REPEATS
 from asymmbook.evidence.tuning import NETWORKS, Setting, network_key, tuning
 from asymmlib.recipes import RECIPES, Recipe
@@ -17,7 +17,8 @@ GROUPS = {"tune": "settings, chosen on next16", "time": "training time, on a qui
           "c": "the article's experiment at its own size", "d": "what is each flaw worth?",
           "b": "does the asymmetry pay where the paper says?", "e": "what would help more than the architecture?",
           "f": "why?", "default": "what Paddle's default costs a depthwise network",
-          "spread": "one setting again with other seeds", "transfer": "pre-trained or from scratch, at equal cost?"}
+          "spread": "one setting again with other seeds", "transfer": "pre-trained or from scratch, at equal cost?",
+          "weights": "by which recipe are the released weights trained?"}
 BASE = Recipe("base", image_size=64, epochs=30, batch_size=32, base_lr=0.05, data="caltech16")
 LIGHT = tuple(NETWORKS)
 WIDTHS = (0.35, 0.5, 0.75, 1.0)
@@ -42,7 +43,7 @@ class TrialRun(NamedTuple):
     """One run; `name` is its folder below runs/ and its row in results/trial/runs.csv.
 
     model, settings: as `asymmlib.training.train` takes them. pictures: a set of `asymmbook.evidence.folds`; fold None
-    is the article's every-fifth rule. start: the name of the run from whose last weights it begins. awaits: the network
+    is the article's every-fifth rule, with a test share where the recipe says so. start: the name of the run from whose last weights it begins. awaits: the network
     (or run) whose result is missing before this run can start, else None.
     """
 
@@ -76,7 +77,8 @@ def plan(scores: Mapping[str, float] | None = None) -> tuple[TrialRun, ...]:
     scores = {} if scores is None else scores
     tuned = {network: tuning(network, scores) for network in LIGHT}
     runs = [*_tune(tuned, scores), *_time(), *_which(tuned, scores), *_article(), *_flaws(), *_asymmetry(tuned),
-            *_help(tuned), *_why(tuned), *_default(tuned), *_spread(tuned), *_transfer(scores)]
+            *_help(tuned), *_why(tuned), *_default(tuned), *_spread(tuned), *_transfer(scores),
+            *_weights(scores)]
     return tuple(runs)
 
 
@@ -254,6 +256,26 @@ def _transfer(scores):
 def _fine_tuning(name, size, thaw):
     return BASE.replace(name=name, epochs=transfer.EPOCHS, train_per_class=transfer.SIZES[size],
                         frozen_epochs=thaw.frozen, backbone_rate=thaw.rate)
+
+
+def _weights(scores):
+    """The candidates on next16 by two networks, then what is released, by the one that won."""
+    base, sources = BASE.replace(image_size=shipping.SIZE), {}
+    for pictures, networks in (("next16", shipping.NETWORKS), ("caltech16", shipping.RELEASED)):
+        for network in networks:
+            sources[network, pictures] = _on("weights", network, base.replace(name="source", **shipping.SOURCE),
+                                             shipping.SOURCES[pictures])
+    for network in shipping.NETWORKS:
+        yield (source := sources[network, "next16"])
+        for name, (pretrained, changes) in shipping.CANDIDATES.items():
+            yield _on("weights", network, base.replace(name=name, **changes), "next16", shipping.REPEAT, shipping.FOLD,
+                      start=source.name if pretrained else None)
+    best = shipping.chosen(scores)
+    pretrained, changes = shipping.CANDIDATES[best or next(iter(shipping.CANDIDATES))]
+    for network in shipping.RELEASED:
+        yield (source := sources[network, "caltech16"])
+        yield _on("weights", network, base.replace(name="released", test_share=True, **changes), "caltech16",
+                  start=source.name if pretrained else None, awaits=None if best else "recipe")
 
 
 def hours(runs: Iterable[TrialRun], paces: Mapping[tuple[str, int], float] | None = None) -> float:

@@ -52,10 +52,12 @@ def train_and_measure(planned: TrialRun, name: str) -> None:
     from asymmlib.base.startup import load_paddle
     load_paddle()
     from asymmbook.evidence.ablation import registered
+    from asymmlib.data.sources import prepare
     from asymmlib.evaluation import evaluate, softmax
     from asymmlib.runs import find_run
     from asymmlib.training import train
-    prepared = folds.held_out(planned.pictures, planned.repeat, planned.fold)
+    prepared = (prepare(planned.pictures, test_share=True, progress=False) if planned.recipe.test_share else
+                folds.held_out(planned.pictures, planned.repeat, planned.fold))
     start: dict[str, Any] = {}
     if planned.start:
         start = {"start": runs_dir() / planned.start / "last.safetensors", "new_head": True}

@@ -43,8 +43,8 @@ class TrialRun(NamedTuple):
     """One run; `name` is its folder below runs/ and its row in results/trial/runs.csv.
 
     model, settings: as `asymmlib.training.train` takes them. pictures: a set of `asymmbook.evidence.folds`; fold None
-    is the article's every-fifth rule, with a test share where the recipe says so. start: the name of the run from whose last weights it begins. awaits: the network
-    (or run) whose result is missing before this run can start, else None.
+    is the article's every-fifth rule, with a test share where the recipe says so. start: the name of the run from whose
+    last weights it begins. awaits: the network (or run) whose result is missing before this run can start, else None.
     """
 
     group: str

@@ -99,6 +99,26 @@ def test_points_stand_where_their_five_folds_are_and_the_tests_where_both_sides_
     assert list(drawn["MobileNetV2, pre-trained"]) == sorted(drawn["MobileNetV2, pre-trained"])
 
 
+def test_the_recipe_of_the_released_weights_is_shown_with_what_it_costs(monkeypatch, nothing):
+    parts = [pages.recipes(), pages.choice()]
+    assert parts[0].count("open") == 7 * 5 and "14 runs are recorded; 14 are missing" in parts[1]
+    runs = [run for run in plan() if run.group == "weights" and run.pictures != "caltech16"]
+    rows = [{"run": run.name, "top1": 0.5 + 0.1 * bool(run.start), "train_seconds": 600.0, "train_pictures":
+             4000 if run.recipe.name == "source" else 900} for run in runs]
+    for best, words in (("pre", "Chosen: `pre`, 60.0 % on the mean of two networks; the next best is `pre-flip`, 60.0 "
+                                "%. The recipe of earlier weights, `scratch`, has 50.0 %; the chosen one trains on 6.9 "
+                                "times as many"),
+                        ("scratch", "Chosen: `scratch`, 90.0 % on the mean of two networks; the next best is `pre`")):
+        rows = [row | ({"top1": 0.9} if "-scratch-next16" in row["run"] and best == "scratch" else {}) for row in rows]
+        monkeypatch.setattr(records, "read_runs", lambda folder=None, rows=rows: pd.DataFrame(rows))
+        parts += [pages.recipes(), pages.choice()]
+        assert words in parts[-1]
+        assert ("| `pre-slow` | other classes | `crop-flip` | 60 | `backbone_rate` 0.1 | 60.0% | 60.0% | 60.0% | "
+                "214,000 | 20 |") in parts[-2]
+    assert "earlier weights" not in parts[-1]
+    assert not chinese(parts)
+
+
 def test_the_page_reads_its_own_run():
     history = pd.DataFrame({"train_top1": [0.1, 0.9], "eval_top1": [0.9, 0.5]})
     assert pages.tried(history).startswith("In the last epoch 90.0 % are right in training and 50.0 % on eval. Five")

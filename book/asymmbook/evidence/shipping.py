@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 __all__ = ["CANDIDATES", "NETWORKS", "RELEASED", "REPEAT", "SIZE", "SOURCE", "SOURCES", "Candidate", "candidate_run",
-           "chosen", "cost"]
+           "chosen", "cost", "source_run"]
 
 NETWORKS = ("asymmnet_large-r1", "mobilenet_v2")  # who the recipe is chosen by
 RELEASED = (NETWORKS[0], "asymmnet_small-r1", NETWORKS[1])
@@ -58,3 +58,8 @@ def cost(candidate: Candidate, pictures: int, source_pictures: int) -> int:
     pictures, source_pictures: that an epoch of either goes through.
     """
     return candidate.changes["epochs"] * pictures + candidate.pretrained * SOURCE["epochs"] * source_pictures
+
+
+def source_run(network: str, pictures: str) -> str:
+    """Name of the pre-training that a network's runs on a set start from."""
+    return f"weights-{network}-source-{SOURCES[pictures]}-rule"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from asymmbook.evidence import candidates, records, shipping
 from asymmbook.evidence.folds import FOLDS
 from asymmbook.evidence.inference import points as in_points
 from asymmbook.evidence.learning import grid, learning_curves, payoff
@@ -26,7 +27,7 @@ from asymmbook.evidence.verdicts import LABELS
 from asymmbook.pages import trial
 from asymmbook.pages.tables import bullets, markdown_table, percent
 
-__all__ = ["answers", "costs", "points", "reading", "setting", "tried"]
+__all__ = ["answers", "choice", "costs", "points", "reading", "recipes", "setting", "tried"]
 
 APART = 0.1  # shares of right answers in training and on eval that differ by more are called so
 
@@ -105,3 +106,25 @@ def reading(folder: Path | None = None) -> str:
 def answers(folder: Path | None = None) -> str:
     """The two tests of the protocol, as far as they can be made."""
     return trial.answers(folder, "transfer")
+
+
+def recipes(folder: Path | None = None) -> str:
+    """The recipes that were tried for the released weights, a row each."""
+    return markdown_table(candidates.shown(folder))
+
+
+def choice(folder: Path | None = None) -> str:
+    """Which of them won, by how much, and at what cost; or that it is open."""
+    best, table = shipping.chosen(records.scores(folder)), candidates.tried(folder)
+    if best is None:
+        missing = int(table["top1"].isna().sum())
+        return f"Open: the recipe is chosen when all {len(table)} runs are recorded; {missing} are missing."
+    means = table.groupby("candidate", sort=False)[["top1", "trained"]].mean().astype(float)
+    others = means["top1"].drop(best)
+    said = (f"Chosen: `{best}`, {percent(means['top1'][best])} % on the mean of two networks; the next best is "
+            f"`{others.idxmax()}`, {percent(others.max())} %.")
+    if best == (first := next(iter(shipping.CANDIDATES))):
+        return said
+    more = means["trained"][best] / means["trained"][first]
+    return (f"{said} The recipe of earlier weights, `{first}`, has {percent(means['top1'][first])} %; the chosen one "
+            f"trains on {more:.1f} times as many pictures.")

@@ -1,0 +1,54 @@
+"""What the recorded runs say about the recipes that were tried for the released weights, and what each cost."""
+from pathlib import Path
+
+import pandas as pd
+
+from asymmbook.evidence import records
+from asymmbook.evidence.shipping import CANDIDATES, NETWORKS, candidate_run, cost, source_run
+from asymmbook.evidence.verdicts import LABELS
+
+__all__ = ["shown", "tried"]
+
+OPEN = "open"
+
+
+def tried(folder: Path | None = None) -> pd.DataFrame:
+    """A row a candidate and network: top1, trained (`cost`, in pictures) and minutes; the last three None where open.
+
+    Minutes are those of the recorded runs, the whole pre-training included, on one thread beside another run.
+    """
+    runs = records.read_runs(folder)
+    known = {row.run: row for row in runs.itertuples()} if len(runs) else {}
+    rows = []
+    for name, candidate in CANDIDATES.items():
+        for network in NETWORKS:
+            run, source = known.get(candidate_run(network, name)), known.get(source_run(network, "next16"))
+            row = {"candidate": name, "network": network, "top1": None, "trained": None, "minutes": None}
+            if run is not None and (source is not None or not candidate.pretrained):
+                before = source if candidate.pretrained else None
+                seconds = run.train_seconds + (0 if before is None else before.train_seconds)
+                row |= {"top1": run.top1, "minutes": seconds / 60,
+                        "trained": cost(candidate, run.train_pictures, 0 if before is None else before.train_pictures)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def shown(folder: Path | None = None) -> pd.DataFrame:
+    """A row a candidate, as text for a table: what it is, top-1 of each network and their mean, and the mean cost."""
+    table, rows = tried(folder), []
+    for name, candidate in CANDIDATES.items():
+        changes, mine = dict(candidate.changes), table[table["candidate"] == name].set_index("network")
+        augmentation, epochs = changes.pop("augmentation", "rotate"), changes.pop("epochs")
+        rows.append({"recipe": f"`{name}`",
+                     "starts from": "other classes" if candidate.pretrained else "random weights",
+                     "augmentation": f"`{augmentation}`", "epochs": str(epochs),
+                     "also": ", ".join(f"`{key}` {value:g}" for key, value in changes.items()),
+                     **{LABELS[network]: _filled("{:.1%}", mine["top1"][[network]]) for network in NETWORKS},
+                     "mean": _filled("{:.1%}", mine["top1"]),
+                     "pictures trained on": _filled("{:,.0f}", mine["trained"]),
+                     "minutes": _filled("{:.0f}", mine["minutes"])})
+    return pd.DataFrame(rows)
+
+
+def _filled(pattern, values):
+    return OPEN if values.isna().any() else pattern.format(values.mean())

@@ -123,6 +123,15 @@ def _live_operators(options):
     print(record().iloc[:, :4].to_string(index=False, float_format="{:.3g}".format))
 
 
+def _live_webgpu(options):
+    """Measure the live page's networks by WebGPU and by WebAssembly -> results/live-webgpu.csv.
+
+    Needs Chromium and a graphics chip that it reaches by Vulkan.
+    """
+    from asymmbook.pages.webgpu import record
+    print(record().iloc[:, :12].to_string(index=False, float_format="{:.3g}".format))
+
+
 def _drawn(options):
     """Train the live page's network of drawn things anew, a quarter of an hour of one thread -> book/live/."""
     from asymmbook.evidence.drawn import drawings, drawn_file, train_drawn
@@ -186,6 +195,7 @@ COMMANDS = {
     "unknown": (_archive_options, _unknown),
     "heads": (_archive_options, _heads),
     "live-operators": (_no_options, _live_operators),
+    "live-webgpu": (_no_options, _live_webgpu),
     "drawn": (_no_options, _drawn),
     "draw": (_no_options, _draw),
     "visualdl": (_no_options, _visualdl),

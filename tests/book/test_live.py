@@ -437,7 +437,7 @@ def test_a_lost_chip_gives_way_to_webassembly(browser, page):
       transfer.items.add(new File([blob], "lost.png", { type: "image/png" }));
       document.getElementById("live-drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer }));
     }""")
-    hears(page, r"^lost\.png\. .*milliseconds\. The graphics chip was lost; MobileNetV2 without it from now on\.$")
+    hears(page, r"^lost\.png\. .*milliseconds\. The graphics chip was lost; MobileNetV2 without it from now on\.")
 
 
 @pytest.mark.parametrize(("adapter", "offered"), [

@@ -156,7 +156,8 @@ mutants: $(READY)
 owndata: $(READY)
 	ASYMMLIB_NOTEBOOKS=all $(RUN) -m pytest -q -rs tests/book/test_own_data.py
 
-# Speed and memory of everything in one interleaved run -> results/bench.csv; `benchmarks/bench.py --quick` only prints.
+# Speed and memory of training in interleaved rounds -> results/bench*.csv, this processor's rows; a quarter of an hour on
+# two cores, on a machine at rest. `benchmarks/bench.py --quick` only prints.
 bench: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	$(RUN) benchmarks/bench.py

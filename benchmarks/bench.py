@@ -173,7 +173,11 @@ def main():
         print("left out: PyTorch, which is not installed: python -m pip install 'asymmlib[bench]'", flush=True)
     same, parts, facts = provenance(), [], {}
     for group in plan(options.quick, has_torch):
-        table, more = measure(group, 2 if options.quick else options.rounds, deadline)
+        try:
+            table, more = measure(group, 2 if options.quick else options.rounds, deadline)
+        except RuntimeError as error:  # such as no memory left for a case: the other groups are worth having
+            print(f"left out, with all that take turns with it: {error}", flush=True)
+            continue
         print(told(table), flush=True)
         parts, facts = [*parts, table], facts | more
     if not options.quick:

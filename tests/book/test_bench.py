@@ -1,4 +1,5 @@
 """The benchmark notices who else computes, takes ratios within a round and mixes no processors; nothing is timed."""
+import importlib.util
 import math
 import os
 from itertools import chain, cycle, repeat
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asymmbook.checkout import results_dir
+from asymmbook.checkout import project_root, results_dir
 from asymmbook.evidence import quiet, speeds
 from asymmbook.evidence.rounds import take_rounds
 from asymmbook.figures.comparison import plot_roofline, plot_speeds
@@ -254,3 +255,60 @@ def test_figures_are_labelled(table):
     with pytest.raises(ValueError, match="no row for 7 px"):
         plot_speeds(rows, 7)
     assert (results_dir() / "bench.csv").is_file()
+
+
+# benchmarks/bench.py --------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench", project_root() / "benchmarks" / "bench.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_timed_answers_every_target(bench):
+    timed = {case for group in bench.plan(quick=False, has_torch=True) for case in group}
+    wanted = {(target.network, case, target.size, 32, 1.0) for target in speed.TARGETS
+              for case in ("ours", target.other or "ours")}
+    assert wanted <= timed and {case[1] for case in timed} == set(speed.CASES)
+    for group in bench.plan(quick=False, has_torch=True):
+        assert len(group) == len(set(group)) and len({case[0] for case in group}) == 1, "networks apart"
+    without = [case for group in bench.plan(quick=False, has_torch=False) for case in group]
+    assert set(without) == {case for case in timed if "torch" not in case[1]}
+
+
+def test_a_run_is_written_with_where_it_ran(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(speeds, "results_dir", lambda: tmp_path)
+    rounds = recorded({"stock": [10, 11], "ours": [60, 65]}).drop(columns="cpu")
+    facts = {("asymmnet_large", case, 64, 32, 1.0): {"steps": 3, "peak_mib": peak}
+             for case, peak in (("stock", 400.0), ("ours", 100.0))}
+    bench.write(rounds, facts, {"cpu": "A", "cores": 2, "commit": "12345678", "peak_gflops": 100.0})
+    row = speeds.read_speeds().set_index("case").loc["ours"]
+    assert (row["cpu"], row["commit"], row["steps"], row["peak_mib"], row["memory_to_stock"]) == (
+        "A", "12345678", 3, 100, 0.25)
+    assert len(speeds.read_rounds()) == 4 and set(speeds.read_rounds()["cpu"]) == {"A"}
+
+
+def test_a_turn_is_sized_by_time(bench):
+    class Quick(bench.Worker):
+        def __init__(self, *answers):
+            self.answers, self.asked = list(answers), []
+
+        def ask(self, steps):
+            self.asked.append(steps)
+            return [self.answers.pop(0)] * steps
+    for answers, asked, steps in (((5.0,), [1], 1), ((1.0, 0.125), [1, 2], 4), ((1.0, 0.7), [1, 2], 1)):
+        worker = Quick(*answers)
+        worker.warm_up()
+        assert (worker.asked, worker.steps) == (asked, steps)
+
+
+@pytest.mark.slow
+def test_processes_answer_until_they_are_ended(bench, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    table, facts = bench.measure([("asymmnet_small", case, 32, 2, 1.0) for case in ("ours", "stock")], 2, 0.0)
+    assert len(table) == 4 and (table["images_per_s"] > 0).all() and (table["tries"] == 1).all()
+    assert all(fact["peak_mib"] > 50 and fact["steps"] >= 1 for fact in facts.values())
+    assert "0 rounds were run again" in bench.told(table)
+    with pytest.raises(RuntimeError, match="benchmark case no_network stock 32 2 1.0 died"):
+        bench.measure([("no_network", "stock", 32, 2, 1.0)], 1, 0.0)

@@ -1,5 +1,6 @@
 """The command line of the book's makers: `python -m asymmbook COMMAND --help` explains each command."""
 import sys
+from pathlib import Path
 
 from asymmbook.checkout import project_root
 from asymmlib.base.commands import run_command
@@ -172,6 +173,20 @@ def _untranslated(options):
     print(f"{len(left)} texts are not wholly translated")
 
 
+def _execute_options(command):
+    command.add_argument("folder", type=Path, help="the cache of outputs, which jupyter-cache reads")
+    command.add_argument("pages", nargs="+", type=Path, metavar="PAGE", help="notebooks, and pages in Markdown")
+
+
+def _execute(options):
+    """Execute notebooks and pages side by side into a cache; what fails is named, and left to the build.
+
+    `make book` and `make executed` call this. Cores are shared out among at most four pages at a time.
+    """
+    from asymmbook.pages.execution import execute
+    execute(options.pages, options.folder)
+
+
 def _pdf_options(command):
     command.add_argument("edition", choices=("en", "zh_CN"), help="the language to print")
 
@@ -201,6 +216,7 @@ COMMANDS = {
     "visualdl": (_no_options, _visualdl),
     "font": (_no_options, _font),
     "untranslated": (_no_options, _untranslated),
+    "execute": (_execute_options, _execute),
     "pdf": (_pdf_options, _pdf),
 }
 

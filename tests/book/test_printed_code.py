@@ -58,7 +58,7 @@ NOT_RUN = {
     "py -3.11": "Windows only",
     "pip install": "installs",
     "python -m pip install": "installs",
-    "jupyter-book build": "takes ten minutes; `make book` is this line",
+    "jupyter-book build": "takes ten minutes; `make book` executes first, and then builds by this line",
     "python -m jupyterlab": "runs until it is stopped",
     "python -m pytest": "would start these tests in themselves",
     "visualdl --logdir": "serves until it is stopped; `make visualdl` starts it and looks at its page",

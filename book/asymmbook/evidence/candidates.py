@@ -1,5 +1,6 @@
 """What the recorded runs say about the recipes that were tried for the released weights, and what each cost."""
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,7 +24,8 @@ def tried(folder: Path | None = None) -> pd.DataFrame:
     for name, candidate in CANDIDATES.items():
         for network in NETWORKS:
             run, source = known.get(candidate_run(network, name)), known.get(source_run(network, "next16"))
-            row = {"candidate": name, "network": network, "top1": None, "trained": None, "minutes": None}
+            row: dict[str, Any] = dict.fromkeys(("top1", "trained", "minutes"))
+            row |= {"candidate": name, "network": network}
             if run is not None and (source is not None or not candidate.pretrained):
                 before = source if candidate.pretrained else None
                 seconds = run.train_seconds + (0 if before is None else before.train_seconds)

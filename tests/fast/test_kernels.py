@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paddle import nn
 from paddle.vision.models import resnet
+from processes import run_python
 
 from asymmbook.checkout import project_root
 from asymmlib import fast
@@ -261,8 +262,7 @@ print(float(loss))
 
 
 def program(**environment):
-    return subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=project_root(),
-                          env=os.environ | {"OMP_NUM_THREADS": "1"} | environment)
+    return run_python("-c", PROGRAM, cwd=project_root(), env=os.environ | {"OMP_NUM_THREADS": "1"} | environment)
 
 
 @pytest.mark.slow
@@ -342,8 +342,8 @@ print(is_accelerated(network), calls > 3, len(came) > 100)
 @pytest.mark.slow
 def test_a_signal_while_the_kernels_work_changes_no_bit():
     """oneDNN's matrix product has its stack on the heap: a signal's frame there would end the process, or worse."""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", SIGNALS], capture_output=True, text=True,
-                          cwd=project_root(), env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+    done = run_python("-W", "ignore", "-c", SIGNALS, cwd=project_root(), timeout=120,
+                      env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout.split()) == (0, ["True"] * 3), (done.stdout, done.stderr[-2000:])
 
 

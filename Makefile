@@ -21,8 +21,11 @@ EDITION = build . --all --path-output _build/$(1) --config _build/$(1)/_config.y
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONPATH :=
-# a test that hangs is named, with the stacks of its threads; a signal could not end what hangs below Python
-PYTEST := -m pytest -q --timeout=600 --timeout-method=thread
+# what is compiled is kept, also where an image says otherwise: pytest would rewrite a hundred modules in every process
+export PYTHONDONTWRITEBYTECODE :=
+# a test that hangs is named, with the stacks of its threads; a signal could not end what hangs below Python. Without what
+# runs notebooks, which each process would load for more than a second
+PYTEST := -m pytest -q -p no:nbmake --timeout=600 --timeout-method=thread
 # two processes of one thread each do more than one of two threads; who is done takes tests over from the other
 PAIR := $(PYTEST) -n 2 --dist worksteal
 NBMAKE := -m pytest --nbmake --nbmake-timeout=900 notebooks/

@@ -24,25 +24,46 @@ from asymmlib.weights.released import RELEASED
 MAX_BYTES = 25_000_000  # of all released files together
 
 
-@pytest.fixture
-def recorded(home, picture_folder, monkeypatch):
-    """Two seeds of the small network and one of the others, trained for an epoch and recorded."""
-    recipe = Recipe("tiny", image_size=32, epochs=1, batch_size=8, data=str(picture_folder), test_share=True)
+def settle(patch, root):
+    """Have a plan of two seeds of the small network and one of the others, all of whose files lie below `root`."""
+    recipe = Recipe("tiny", image_size=32, epochs=1, batch_size=8, data=str(root / "pictures"), test_share=True)
     plan = [Planned("compare", model, recipe.replace(seed=seed), RELEASED[model]) for model, seed in (
         ("asymmnet_small", 0), ("asymmnet_small", 1), ("asymmnet_large", 0), ("mobilenet_v2", 0))]
     for module in (runner, findings):
-        monkeypatch.setattr(module, "PLAN", plan)
+        patch.setattr(module, "PLAN", plan)
     for module in (runner, results):
-        monkeypatch.setattr(module, "results_dir", lambda: home / "results")
-    monkeypatch.setenv("ASYMMLIB_WEIGHTS", str(home / "weights"))
-    for planned in plan:
-        runner._train_and_measure(planned)
-    collect_experiments()
-    return home
+        patch.setattr(module, "results_dir", lambda: root / "results")
+    for name, folder in (("HOME", "data"), ("RUNS", "runs"), ("WEIGHTS", "weights")):
+        patch.setenv(f"ASYMMLIB_{name}", str(root / folder))
+    return plan
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, write_colours):
+    """The plan's runs, trained for an epoch and recorded, in the folder of `settle`."""
+    root = tmp_path_factory.mktemp("released")
+    write_colours(root / "pictures", 10)
+    with pytest.MonkeyPatch.context() as patch:
+        for planned in settle(patch, root):
+            runner._train_and_measure(planned)
+        collect_experiments()
+    return root
+
+
+@pytest.fixture
+def recorded(trained, monkeypatch):
+    """That folder for one test: what it writes and removes, weights and results, is as before for the next."""
+    before = trained.with_name("before")
+    shutil.copytree(trained / "results", before)
+    settle(monkeypatch, trained)
+    yield trained
+    for folder in ("results", "weights"):
+        shutil.rmtree(trained / folder, ignore_errors=True)
+    before.rename(trained / "results")
 
 
 @pytest.mark.slow
-def test_the_best_run_by_eval_is_written_and_predict_uses_it(recorded, picture_folder, capsys):
+def test_the_best_run_by_eval_is_written_and_predict_uses_it(recorded, capsys):
     table = read_results()["runs"].set_index("run")
     released = release.release()
     for model, classifier in released.items():
@@ -54,7 +75,7 @@ def test_the_best_run_by_eval_is_written_and_predict_uses_it(recorded, picture_f
         assert info["sha256"] == checksum(recorded / "weights" / f"{model}.safetensors")
     card = (recorded / "weights" / "README.md").read_text(encoding="utf-8")
     assert card == release.model_card(released) and released["asymmnet_small"].provenance["run"] in card
-    picture = next((picture_folder / "red").iterdir())
+    picture = next((recorded / "pictures" / "red").iterdir())
     capsys.readouterr()
     assert main(["predict", "--model", "asymmnet_small", str(picture)]) == 0
     lines = capsys.readouterr().out.splitlines()

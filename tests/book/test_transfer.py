@@ -63,6 +63,7 @@ def test_without_a_run_the_page_says_that_all_is_open(nothing):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_draws")
 def test_points_stand_where_their_five_folds_are_and_the_tests_where_both_sides_are(monkeypatch):
     record(monkeypatch, ("asymmnet_large-r1-n5-caltech16-r0f3", "mobilenet_v2-scratch-n20-caltech16-r0f0"))
     curves = {(point.network, point.kind, point.size): point for point in learning.learning_curves()}

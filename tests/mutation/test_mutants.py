@@ -6,7 +6,8 @@ import mutants
 
 
 def test_every_operator_has_another():
-    kinds = {kind for base in (ast.operator, ast.boolop, ast.cmpop) for kind in base.__subclasses__()}
+    kinds = {kind for base in (ast.operator, ast.boolop, ast.cmpop) for kind in base.__subclasses__()
+             if getattr(ast, kind.__name__) is kind}  # Paddle brings some of its own
     assert set(mutants.SWAPS) == kinds and all(other is not kind for kind, other in mutants.SWAPS.items())
 
 

@@ -16,6 +16,7 @@ __all__ = ["Done", "execute"]
 MOST = 4  # pages at a time: each may hold two gigabytes
 TIMEOUT_S = 900  # of a cell
 MARKDOWN = {"name": "myst_nb_md", "type": "plugin"}  # how jupyter-cache reads pages; notebooks it knows
+QUIET = ["--log-level=ERROR"]  # a kernel warns each time that it talks to this machine without encryption
 EDITIONS = "ASYMMBOOK_EDITIONS"
 
 
@@ -79,7 +80,8 @@ def _execute(page, notebook, editions):
     # the other editions show the stored outputs of notebooks, not these
     os.environ[EDITIONS] = "" if page.suffix == ".ipynb" else editions
     before = _cpu()
-    result = single_nb_execution(notebook, cwd=str(page.resolve().parent), timeout=TIMEOUT_S, allow_errors=False)
+    result = single_nb_execution(notebook, cwd=str(page.resolve().parent), timeout=TIMEOUT_S, allow_errors=False,
+                                 extra_arguments=QUIET)
     error = str(result.exc_string or "").strip().rpartition("\n")[2]
     return Done(result.time, _cpu() - before, result.nb, error)
 

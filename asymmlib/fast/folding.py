@@ -1,16 +1,13 @@
 """Batch norm at inference, folded into the convolution in front of it: fewer numbers, and the same answers."""
 from itertools import pairwise
-from typing import TypeVar
 
 import paddle
 from paddle import nn
 
 __all__ = ["fold"]
 
-Network = TypeVar("Network", bound=nn.Layer)
 
-
-def fold(network: Network) -> Network:
+def fold(network: nn.Layer) -> nn.Layer:
     """Put the running averages of batch norms into the weights of the convolutions before them, in place; return it.
 
     Without them, y = (w * x - mean) * gamma / sqrt(variance + epsilon) + beta is a convolution with other weights and a

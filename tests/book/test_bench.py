@@ -248,6 +248,18 @@ def test_old_ratios_are_those_of_two_medians(table):
             row.ratio_to_stock, rel=1e-3)
 
 
+def test_no_word_of_the_bars_leaves_the_figure(table):
+    """The cases have long names, which leave little room for the axis and its label."""
+    rows = table[(table["size"] == 64) & table["batch"].eq(32)]
+    for words in (speed.CASES, {case: "图形" * 9 for case in speed.CASES}):
+        figure = plot_speeds(rows.assign(case=rows["case"].map(words)), 64)
+        figure.draw_without_rendering()
+        (axis,) = figure.axes
+        for text in (axis.title, axis.xaxis.label, *axis.get_yticklabels()):
+            box = text.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text.get_text()
+
+
 def test_figures_are_labelled(table):
     rows = speeds.training(speeds.of_processor(table))
     for figure in (plot_speeds(rows, 64), plot_roofline({"stock": (1.0, 2.0)}, 100, 10)):

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from asymmbook.checkout import project_root, results_dir
 from asymmbook.evidence import findings
 from asymmbook.evidence.reference import read_table
-from asymmbook.evidence.speeds import of_processor, read_speeds
+from asymmbook.evidence.speeds import of_processor, read_speeds, training
 from asymmbook.evidence.summary import accuracies
 from asymmbook.figures.style import COLOURS, colour_of, in_style
 from asymmlib.base.tables import read_table as read_csv
@@ -162,7 +162,7 @@ def _two(axes):
 
 
 def _roof(axes):
-    row = read_speeds().iloc[0]
+    row = training(read_speeds()).iloc[0]
     x = np.logspace(-1, 3, 100)
     axes.plot(x, np.minimum(row["peak_gflops"], x * row["bandwidth_gb_s"]), color=MIDDLE, linewidth=2.4)
     axes.set(xscale="log", yscale="log")

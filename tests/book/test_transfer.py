@@ -3,9 +3,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from asymmbook.checkout import project_root
 from asymmbook.editions.catalogue import catalogue, foreign
 from asymmbook.editions.outputs import texts
-from asymmbook.evidence import learning, records, transfer
+from asymmbook.evidence import learning, records, shipping, transfer
 from asymmbook.evidence.trial import plan
 from asymmbook.figures.learning import plot_learning
 from asymmbook.pages import transfer as pages
@@ -118,6 +119,12 @@ def test_the_recipe_of_the_released_weights_is_shown_with_what_it_costs(monkeypa
                 "214,000 | 20 |") in parts[-2]
     assert "earlier weights" not in parts[-1]
     assert not chinese(parts)
+
+
+def test_the_page_counts_the_answers_that_choose_the_recipe():
+    held = records.held_out_pictures("next16", shipping.REPEAT, shipping.FOLD)
+    text = " ".join((project_root() / "book" / "transfer.md").read_text(encoding="utf-8").split())
+    assert f"One fold and two networks are {len(held) * len(shipping.NETWORKS)} answers" in text
 
 
 def test_the_page_reads_its_own_run():

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["CANDIDATES", "NETWORKS", "RELEASED", "REPEAT", "SIZE", "SOURCE", "SOURCES", "Candidate", "candidate_run",
-           "chosen", "cost", "source_run"]
+__all__ = ["CANDIDATES", "FOLD", "NETWORKS", "RELEASED", "REPEAT", "SIZE", "SOURCE", "SOURCES", "Candidate",
+           "candidate_run", "chosen", "cost", "source_run"]
 
 NETWORKS = ("asymmnet_large-r1", "mobilenet_v2")  # who the recipe is chosen by
 RELEASED = (NETWORKS[0], "asymmnet_small-r1", NETWORKS[1])

@@ -36,7 +36,7 @@ def tried(folder: Path | None = None) -> pd.DataFrame:
 
 
 def shown(folder: Path | None = None) -> pd.DataFrame:
-    """A row a candidate, as text for a table: what it is, top-1 of each network and their mean, and the mean cost."""
+    """A row a candidate, as text for a table: what it is, top-1 of each network, and the mean cost."""
     table, rows = tried(folder), []
     for name, candidate in CANDIDATES.items():
         changes, mine = dict(candidate.changes), table[table["candidate"] == name].set_index("network")
@@ -46,7 +46,6 @@ def shown(folder: Path | None = None) -> pd.DataFrame:
                      "augmentation": f"`{augmentation}`", "epochs": str(epochs),
                      "also": ", ".join(f"`{key}` {value:g}" for key, value in changes.items()),
                      **{LABELS[network]: _filled("{:.1%}", mine["top1"][[network]]) for network in NETWORKS},
-                     "mean": _filled("{:.1%}", mine["top1"]),
                      "pictures trained on": _filled("{:,.0f}", mine["trained"]),
                      "minutes": _filled("{:.0f}", mine["minutes"])})
     return pd.DataFrame(rows)

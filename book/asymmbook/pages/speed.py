@@ -83,7 +83,7 @@ def _facts(part: pd.DataFrame) -> Iterator[tuple[str, str]]:
     rows = part[part["size"].notna()]
     first, spread = rows.iloc[0], (rows["high"] / rows["low"]).max()
     yield "cores, threads", f"{first['cores']}, {first['threads']}"
-    yield from json.loads(first["versions"]).items()
+    yield from ((name, version.partition("+")[0]) for name, version in json.loads(first["versions"]).items())
     yield "commit", first["commit"]
     yield "kernels", {True: "those of this book", False: "earlier ones"}[first["kernels"] == kernels_digest()] if (
         pd.notna(first["kernels"])) else "not recorded"

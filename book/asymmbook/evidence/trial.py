@@ -260,22 +260,21 @@ def _fine_tuning(name, size, thaw):
 
 def _weights(scores):
     """The candidates on next16 by two networks, then what is released, by the one that won."""
-    base, sources = BASE.replace(image_size=shipping.SIZE), {}
-    for pictures, networks in (("next16", shipping.NETWORKS), ("caltech16", shipping.RELEASED)):
-        for network in networks:
-            sources[network, pictures] = _on("weights", network, base.replace(name="source", **shipping.SOURCE),
-                                             shipping.SOURCES[pictures])
+    base = BASE.replace(image_size=shipping.SIZE)
+
+    def source(network, pictures):
+        return _on("weights", network, base.replace(name="source", **shipping.SOURCE), shipping.SOURCES[pictures])
     for network in shipping.NETWORKS:
-        yield (source := sources[network, "next16"])
+        yield (start := source(network, "next16"))
         for name, (pretrained, changes) in shipping.CANDIDATES.items():
             yield _on("weights", network, base.replace(name=name, **changes), "next16", shipping.REPEAT, shipping.FOLD,
-                      start=source.name if pretrained else None)
+                      start=start.name if pretrained else None)
     best = shipping.chosen(scores)
     pretrained, changes = shipping.CANDIDATES[best or next(iter(shipping.CANDIDATES))]
     for network in shipping.RELEASED:
-        yield (source := sources[network, "caltech16"])
+        yield (start := source(network, "caltech16"))
         yield _on("weights", network, base.replace(name="released", test_share=True, **changes), "caltech16",
-                  start=source.name if pretrained else None, awaits=None if best else "recipe")
+                  start=start.name if pretrained else None, awaits=None if best else "recipe")
 
 
 def hours(runs: Iterable[TrialRun], paces: Mapping[tuple[str, int], float] | None = None) -> float:

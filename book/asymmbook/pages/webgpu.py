@@ -5,7 +5,6 @@ the two ways in turns, each as the page times it, in one browser after the other
 counts. The page is served as in `asymmbook.pages.wasm`.
 """
 import base64
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -144,8 +143,7 @@ def record() -> pd.DataFrame:
     table, where = measure(live.networks(), [sample["png"] for sample in live.samples()], CHIP)
     if "SwiftShader" in where["adapter"]:
         raise RuntimeError("Chromium reaches no graphics chip by WebGPU here: only SwiftShader, on the processor")
-    package = json.loads((live.runtime_dir() / "package.json").read_text(encoding="utf-8"))
-    table = table.assign(runs=BROWSERS * TURNS * REPEATS, runtime=f"{package['name']} {package['version']}", **where,
+    table = table.assign(runs=BROWSERS * TURNS * REPEATS, runtime=live.runtime_version(), **where,
                          date=f"{datetime.now(timezone.utc):%Y-%m-%d}", **machine(PACKAGES))
     write(table, results_dir() / "live-webgpu.csv")
     return table

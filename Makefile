@@ -11,7 +11,9 @@ PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 SITE := _build/html/index.html
 BROWSER := book/live/node_modules/.package-lock.json
 EXECUTED := _build/executed
-JCACHE := JUPYTERCACHE=$(EXECUTED) OMP_NUM_THREADS=1 $(RUN) $(VENV)/bin/jcache
+# Made anew each time: what finds outputs looks at the text of the cells alone. A page that fails is not among them, so
+# that a build executes it again, fails and says why.
+EXECUTE = rm -rf $(EXECUTED) && $(EDITIONS) $(RUN) -m asymmbook execute $(EXECUTED)
 PLACE_ZH := mkdir -p _build/html && rm -rf _build/html/zh && cp -R _build/zh_CN/_build/html _build/html/zh
 # $(call EDITION,zh_CN): build from what locale/edition.py has written
 EDITION = build . --all --path-output _build/$(1) --config _build/$(1)/_config.yml --toc _build/$(1)/_toc.yml
@@ -19,8 +21,11 @@ EDITION = build . --all --path-output _build/$(1) --config _build/$(1)/_config.y
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONPATH :=
-# a test that hangs is named, with the stacks of its threads; a signal could not end what hangs below Python
-PYTEST := -m pytest -q --timeout=600 --timeout-method=thread
+# what is compiled is kept, also where an image says otherwise: pytest would rewrite a hundred modules in every process
+export PYTHONDONTWRITEBYTECODE :=
+# a test that hangs is named, with the stacks of its threads; a signal could not end what hangs below Python. Without what
+# runs notebooks, which each process would load for more than a second
+PYTEST := -m pytest -q -p no:nbmake --timeout=600 --timeout-method=thread
 # two processes of one thread each do more than one of two threads; who is done takes tests over from the other
 PAIR := $(PYTEST) -n 2 --dist worksteal
 NBMAKE := -m pytest --nbmake --nbmake-timeout=900 notebooks/
@@ -35,7 +40,7 @@ CLEAR := --ClearMetadataPreprocessor
 BARE := $(CLEAR).enabled=True $(CLEAR).preserve_nb_metadata_mask=kernelspec \
   $(CLEAR).preserve_cell_metadata_mask=tags $(CLEAR).preserve_cell_metadata_mask=mystnb
 
-.PHONY: bench book book-zh catalogues figures test quick faults mutants owndata serve notebooks lint unit nbtest site \
+.PHONY: bench book book-en book-zh fresh fresh-outputs catalogues figures test quick faults mutants owndata serve notebooks lint unit nbtest site \
   browser visualdl wheel aistudio clean setup executed english chinese pdf printed
 .DEFAULT_GOAL := book
 
@@ -55,13 +60,25 @@ $(BROWSER): book/live/package.json book/live/package-lock.json
 	  npm ci --prefix book/live --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@ || \
 	  echo "npm could not fetch onnxruntime-web: the live page will say how to get its demo"
 
-# The Chinese edition, a minute more, shows the stored outputs of the notebooks.
-book: export BOOK_EDITIONS := both
-book: $(READY) $(BROWSER)
-	$(RUN) -m asymmlib prepare --data sample
-	$(JUPYTER_BOOK) build . -W -n --keep-going --all
-	$(MAKE) book-zh
+# Notebooks and pages are executed side by side; then both editions are built, the Chinese one with the stored outputs of
+# the notebooks. A line tells of each page that is done.
+book: $(READY) $(BROWSER) fresh-outputs
+	$(MAKE) --jobs 2 fresh chinese
+	$(PLACE_ZH)
 	@echo "Open file://$(CURDIR)/$(SITE)"
+
+# The English edition alone
+book-en: $(READY) $(BROWSER) fresh-outputs
+	$(MAKE) fresh
+	@echo "Open file://$(CURDIR)/$(SITE)"
+
+fresh-outputs: $(READY)
+	$(RUN) -m asymmlib prepare --data sample
+	$(EXECUTE) notebooks/*.ipynb book/*.md
+
+fresh: $(READY) $(BROWSER)
+	$(RUN) locale/edition.py fresh
+	$(JUPYTER_BOOK) build . --config _build/fresh/_config.yml -W -n --keep-going --all
 
 test: lint unit nbtest site browser
 
@@ -93,13 +110,10 @@ book-zh: executed
 	$(MAKE) chinese
 	$(PLACE_ZH)
 
-# The outputs of the pages in book/, for the two builds that follow. Made anew each time: what finds them looks at the
-# text of the cells alone. A page that fails is not among them, so that a build executes it again, fails and says why.
+# The outputs of the pages in book/, for the two builds that follow.
 executed: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
-	rm -rf $(EXECUTED) && mkdir -p $(EXECUTED)  # jcache asks before it makes a folder
-	$(JCACHE) notebook add --reader myst_nb_md $(wildcard book/*.md)
-	$(EDITIONS) $(JCACHE) project execute --executor local-parallel --timeout 900
+	$(EXECUTE) book/*.md
 
 english: $(READY) $(BROWSER)
 	$(RUN) locale/edition.py en
@@ -156,7 +170,8 @@ mutants: $(READY)
 owndata: $(READY)
 	ASYMMLIB_NOTEBOOKS=all $(RUN) -m pytest -q -rs tests/book/test_own_data.py
 
-# Speed and memory of everything in one interleaved run -> results/bench.csv; `benchmarks/bench.py --quick` only prints.
+# Speed and memory of training in interleaved rounds -> results/bench*.csv, this processor's rows; a quarter of an hour on
+# two cores, on a machine at rest. `benchmarks/bench.py --quick` only prints.
 bench: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	$(RUN) benchmarks/bench.py

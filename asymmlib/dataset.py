@@ -154,8 +154,9 @@ def make_loader(pictures: paddle.io.Dataset, batch_size: int, shuffle: bool = Fa
                 rank: int = 0, ranks: int = 1, drop_last: bool = False) -> paddle.io.DataLoader:
     """Return a `paddle.io.DataLoader` over batches (float32 `[B, 3, size, size]`, int64 `[B, 1]`).
 
-    The last batch may be smaller, unless `drop_last` leaves it out. `workers` are threads that share the pictures of a
-    batch; 0 is as fast once the pixels are cached. `batch_size` counts the pictures of all `ranks` together.
+    The last batch may be smaller, unless `drop_last` leaves it out. `batch_size` counts the pictures of all `ranks`
+    together. `workers` are threads that share the pictures of a batch. Without them a thread of Paddle's reads ahead,
+    which hides the data path wherever a training step takes longer, as it does on a CPU: `book/speed.md` has both.
     """
     sampler = EpochSampler(pictures, batch_size, shuffle, seed, rank, ranks, drop_last)
     if not workers:

@@ -1,7 +1,8 @@
-"""`make bench`: time everything in one interleaved run and write results/bench.csv.
+"""`make bench`: time training in interleaved rounds; write results/bench.csv and results/bench-rounds.csv.
 
-Every case lives in a process of its own (malloc settings cannot spread); in each round every case does a few steps in
-turn, so that whatever else the machine does hits all of them. Nothing here is a test.
+Every case lives in a process of its own (malloc settings cannot spread). In each round every case of a group does a few
+steps in turn; a round in which the machine was disturbed is run again (`asymmbook.evidence.rounds` and `quiet` say
+when). Rows of this processor's earlier run are replaced, those of other processors stay. Nothing here is a test.
 """
 import argparse
 import importlib.util
@@ -9,25 +10,33 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "book")]
 
-STOCK = "stock"
-CASES = (STOCK, "article", "ours", "ours_data", "data", "mobilenet_v2", "mobilenet_v3_large", "torch_channels_last",
-         "torch_tuned")
-GROWTH = tuple(("ours", size, batch, width) for size, batch, width in (
-    (128, 8, 1.0), (128, 64, 1.0), (96, 32, 1.0), (192, 32, 1.0), (128, 32, 0.5)))
+from asymmbook.evidence import speeds  # noqa: E402
+from asymmbook.evidence.quiet import look  # noqa: E402
+from asymmbook.evidence.rounds import ROUNDS, take_rounds  # noqa: E402
+
+OPPONENTS = ("stock", "ours", "torch_channels_last", "torch_tuned")
+# AsymmNet's cases by size: small pictures, at which a step is short, also with what feeds it
+SIZES = {256: (*OPPONENTS, "ours_data", "ours_workers", "data"), 128: (*OPPONENTS, "ours_data", "ours_workers", "data"),
+         64: (*OPPONENTS, "article", "ours_data", "ours_workers", "data"), 40: OPPONENTS}
+BASELINES = ("mobilenet_v2", "mobilenet_v3_large", "resnet50")
+BASELINE_SIZES = (128, 64)
+GROWTH = tuple((speeds.ASYMMNET, "ours", 128, batch, width) for batch, width in ((8, 1.0), (64, 1.0), (32, 0.5)))
+TURN_S = 0.6  # length of a turn; one step at least
+MINUTES = 15  # after which no round is run again
 
 
 class Worker:
-    """One case in its own process."""
+    """One case in its own process: network, name, picture size, batch, width."""
 
     def __init__(self, *case):
         command = [sys.executable, str(ROOT / "benchmarks/cases.py"), *map(str, case)]
@@ -44,27 +53,50 @@ class Worker:
             raise RuntimeError(f"benchmark case {' '.join(map(str, self.case))} died; run benchmarks/cases.py by hand")
         return json.loads(answer)
 
+    def warm_up(self):
+        """Do what the first steps alone do, and size the turn by time."""
+        seconds = self.ask(1)[-1]
+        if seconds < 2 * TURN_S:
+            seconds = self.ask(2)[-1]
+        self.steps = max(1, int(TURN_S / seconds))
 
-def measure(cases, rounds, budget_s):
-    """Rows of one group of cases, interleaved; each turn takes about `budget_s` seconds, one step at least."""
-    workers = [Worker(*case) for case in cases]
-    for worker in workers:
-        worker.turn = max(1, int(budget_s / worker.ask(2)[-1]))
-    seconds = {worker: [] for worker in workers}
-    for _ in range(rounds):
+    def turn(self):
+        """Seconds of a step: the median of a turn's."""
+        return float(np.median(self.ask(self.steps)))
+
+    def end(self):
+        """The peak memory in MiB; the process is gone then."""
+        peak = self.ask("")
+        self.process.stdin.close()
+        self.process.wait()
+        return peak
+
+
+def plan(quick, has_torch):
+    """Groups of cases that take turns."""
+    groups = [[(speeds.ASYMMNET, case, size, 32, 1.0) for case in cases] for size, cases in SIZES.items()]
+    groups += [[(network, case, size, 32, 1.0) for case in ("stock", "ours")]
+               for network in BASELINES for size in BASELINE_SIZES]
+    groups = [[(speeds.ASYMMNET, case, 64, 32, 1.0) for case in OPPONENTS]] if quick else [*groups, list(GROWTH)]
+    return [[case for case in group if has_torch or not case[1].startswith("torch")] for group in groups]
+
+
+def measure(group, rounds, deadline):
+    """Rounds of a group of cases, a row a case and round, and {case: steps a turn, peak memory}."""
+    workers = [Worker(*case) for case in group]
+    try:
         for worker in workers:
-            time.sleep(0.3)  # OpenMP's threads of the case before stop spinning
-            seconds[worker].append(np.median(worker.ask(worker.turn)))
-    rows = []
-    for worker in workers:
-        name, size, batch, width = worker.case
-        speed = batch / np.array(seconds[worker])
-        rows.append({"case": name, "size": size, "batch": batch, "width": width, "images_per_s": np.median(speed),
-                     "low": speed.min(), "high": speed.max(), "rounds": rounds, "steps": worker.turn,
-                     "peak_mib": worker.ask("")})
-        worker.process.stdin.close()
-        worker.process.wait()
-    return rows
+            worker.warm_up()
+        ids = [worker.process.pid for worker in workers]
+        table = take_rounds({worker.case: worker.turn for worker in workers}, int(os.environ["OMP_NUM_THREADS"]),
+                            rounds, watch=partial(look, ids), may_repeat=lambda: time.monotonic() < deadline)
+        facts = {worker.case: {"steps": worker.steps, "peak_mib": worker.end()} for worker in workers}
+    finally:
+        for worker in workers:
+            worker.process.kill()
+    columns = ["network", "case", "size", "batch", "width"]
+    table = pd.concat([pd.DataFrame(table.pop("contestant").tolist(), columns=columns), table], axis=1)
+    return table.assign(images_per_s=table["batch"] / table["seconds"]), facts
 
 
 MACHINE = """
@@ -99,56 +131,66 @@ def machine():
     return map(float, done.stdout.split()[-2:])
 
 
-def book():
-    """The row of the book: seconds of building all of it, notebooks executed, as `make book` does once set up."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--all",
-                   "--path-output", folder]
-        started = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(f"the book could not be built:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return {"case": "book", "rounds": 1, "seconds": time.perf_counter() - started}
-
-
 def provenance():
     """Columns that are the same for all rows."""
     from asymmlib.base.environment import PACKAGES, environment, package_versions
     gflops, bandwidth = machine()
     facts = environment()
     same = {key: facts[key] for key in ("cpu", "cores", "threads", "python", "commit")}
-    return {"peak_gflops": gflops, "bandwidth_gb_s": bandwidth, **same,
+    return {"peak_gflops": gflops, "bandwidth_gb_s": bandwidth, **same, "kernels": speeds.kernels_digest(),
             "versions": json.dumps(package_versions((*PACKAGES, "torch")))}
 
 
-def write(rows, same):
-    """Write results/bench.csv with ratios to stock Paddle at the same picture size."""
-    table = pd.DataFrame(rows)
-    stock = table[table["case"] == STOCK].set_index("size")
-    table["ratio_to_stock"] = table["images_per_s"] / table["size"].map(stock["images_per_s"])
-    table["memory_to_stock"] = table["peak_mib"] / table["size"].map(stock["peak_mib"])
-    table = table.assign(seconds=table.get("seconds"), **same)  # the book's row comes last; the page reads the column
-    table.to_csv(ROOT / "results/bench.csv", index=False, float_format="%.5g", lineterminator="\n")
+def book():
+    """The row of the book: seconds of `make book-en`, which executes every notebook, once all is set up."""
+    started = time.perf_counter()
+    done = subprocess.run(["make", "book-en"], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"the book could not be built:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return {"case": speeds.BOOK, "rounds": 1, "seconds": time.perf_counter() - started}
+
+
+def told(table):
+    """A group's rows as lines for whoever waits."""
+    rows = table.groupby(["network", "case", "size", "batch", "width"], sort=False)["images_per_s"]
+    lines = rows.agg(["median", "min", "max"]).to_string(float_format="{:.1f}".format)
+    again, disturbed = (table.loc[which, "round"].nunique() for which in (table["tries"] > 1, table["disturbed"]))
+    return f"{lines}\n{again} rounds were run again, {disturbed} stayed disturbed\n"
 
 
 def main():
-    """Measure and write; what is measured so far is written after every group of cases."""
+    """Measure all groups, then write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="64 px and two rounds only; prints, writes nothing")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of every case (default 5)")
-    parser.add_argument("--no-book", action="store_true", help="leave out building the book, which takes minutes")
+    parser.add_argument("--quick", action="store_true", help="AsymmNet at 64 px and two rounds only; writes nothing")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"turns of every case (default {ROUNDS})")
+    parser.add_argument("--book", action="store_true", help="time building the book instead, which takes minutes")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
-    same, rows = provenance(), []
-    cases = [case for case in CASES if importlib.util.find_spec("torch") or not case.startswith("torch")]
-    groups = [tuple((case, size, 32, 1.0) for case in cases) for size in (256, 128, 64)] + [GROWTH]
-    for group in groups[2:3] if options.quick else groups:
-        rows += measure(group, 2 if options.quick else options.rounds, 0.6)
-        print(pd.DataFrame(rows).to_string(), flush=True)
-        if not options.quick:
-            write(rows, same)
-    if not options.quick and not options.no_book:
-        write([*rows, book()], same)
+    if options.book:
+        return speeds.record(pd.DataFrame([{**book(), **provenance()}]))
+    deadline, has_torch = time.monotonic() + 60 * MINUTES, importlib.util.find_spec("torch") is not None
+    if not has_torch:
+        print("left out: PyTorch, which is not installed: python -m pip install 'asymmlib[bench]'", flush=True)
+    same, parts, facts = provenance(), [], {}
+    for group in plan(options.quick, has_torch):
+        try:
+            table, more = measure(group, 2 if options.quick else options.rounds, deadline)
+        except RuntimeError as error:  # such as no memory left for a case: the other groups are worth having
+            print(f"left out, with all that take turns with it: {error}", flush=True)
+            continue
+        print(told(table), flush=True)
+        parts, facts = [*parts, table], facts | more
+    if not options.quick:
+        write(pd.concat(parts), facts, same)
+
+
+def write(rounds, facts, same):
+    """Put the tables of this run in the place of the processor's earlier ones."""
+    rounds = rounds.assign(cpu=same["cpu"])
+    rows = speeds.summarise(rounds)
+    keys = list(zip(*(rows[name] for name in ("network", "case", "size", "batch", "width")), strict=True))
+    rows = pd.concat([rows, pd.DataFrame([facts[key] for key in keys])], axis=1).assign(**same)
+    speeds.record(speeds.with_memory(rows), rounds)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""What is timed, one process a case: `python benchmarks/cases.py CASE SIZE BATCH WIDTH`, then one line in, one out.
+"""What is timed, one process a case: `python benchmarks/cases.py NETWORK CASE SIZE BATCH WIDTH`, then one line in, one
+out.
 
 A line "n" on stdin runs n steps and answers with their seconds as JSON; an empty line answers with the peak memory
-in MiB and ends. The first answer is about one step that warms up. Everything random is seeded; pixels are noise, but
-for the article's pipeline and for ours with data ("article", "ours_data"), which read the drawn sample.
+in MiB. The first answer is about one step that warms up. Everything random is seeded; pixels are noise, but for the
+article's pipeline and for ours with data ("article", "ours_data", and "ours_workers" with two threads that read), which
+read the drawn sample.
 """
 import json
 import os
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -65,13 +68,13 @@ def article_batches(size, batch):
         yield paddle.to_tensor(np.stack([load(path) for path in paths])), paddle.to_tensor(labels).reshape([-1, 1])
 
 
-def our_batches(size, batch):
+def our_batches(size, batch, workers=0):
     """Our loader on the drawn sample, with the rotation of the recipes."""
     from asymmlib.data.sources import prepare
     from asymmlib.dataset import Pictures, make_loader
     pictures = Pictures(prepare("sample"), "train", size, augmentation="rotate")
     while True:
-        yield from (pair for pair in make_loader(pictures, batch, shuffle=True) if len(pair[1]) == batch)
+        yield from (pair for pair in make_loader(pictures, batch, True, workers=workers) if len(pair[1]) == batch)
 
 
 def data_step(size, batch):
@@ -82,21 +85,23 @@ def data_step(size, batch):
     return lambda: [pictures[index] for index in range(batch)]
 
 
-def paddle_case(name, size, batch, width):
-    """A step of Paddle: stock, article, ours, ours_data, data alone, or a baseline."""
+BATCHES = {"article": article_batches, "ours_data": our_batches, "ours_workers": partial(our_batches, workers=2)}
+
+
+def paddle_case(network, name, size, batch, width):
+    """A step of Paddle: stock, article, ours without and with data, or data alone."""
     from asymmlib.base.startup import load_paddle
     paddle = load_paddle()
     from asymmlib import network as net
     from asymmlib.fast import accelerate
-    from asymmlib.models import create_model
+    from asymmlib.models import MODELS, create_model
     paddle.seed(0)
     if name == "data":
         return data_step(size, batch)
     if name == "article":
         net.ACTIVATIONS["hardswish"] = lambda x: x * (paddle.nn.functional.relu6(x + 3) / 6)
-    baseline = name in ("mobilenet_v2", "mobilenet_v3_large")
-    model = create_model(name, 16) if baseline else create_model("asymmnet_large", 16, width=width)
-    batches = {"article": article_batches, "ours_data": our_batches}.get(name, noise)(size, batch)
+    model = create_model(network, 16, width=width if MODELS[network].scalable else None)
+    batches = BATCHES.get(name, noise)(size, batch)
     return paddle_step(model, batches, accelerate if name.startswith("ours") else None)
 
 
@@ -121,12 +126,13 @@ def torch_case(name, size, batch):
     return step
 
 
-def main(name, size, batch, width):
-    """Answer requests until an empty line."""
+def main(network, name, size, batch, width):
+    """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
     size, batch = int(size), int(batch)
-    step = torch_case(name, size, batch) if name.startswith("torch") else paddle_case(name, size, batch, float(width))
+    step = (torch_case(name, size, batch) if name.startswith("torch")
+            else paddle_case(network, name, size, batch, float(width)))
     for line in sys.stdin:
         seconds = []
         for _ in range(int(line.strip() or 0)):

@@ -1,6 +1,7 @@
 """Write the configuration of an edition of the book: _config.yml and _toc.yml with what that edition changes.
 
     python locale/edition.py en         what `make site` builds from; nothing but locale/stored.yml
+    python locale/edition.py fresh      what `make book` builds from; the same with outputs that are new
     python locale/edition.py zh_CN      what `make book-zh` builds from
     python locale/edition.py gettext    what `make catalogues` reads the English text with
 
@@ -55,7 +56,9 @@ def words(terms):
 def write(edition, folder=None, root=ROOT):
     """Write _config.yml, _toc.yml and words.txt into `folder` (default: _build/<edition>/), and return it."""
     config, toc = merge(load(root / "_config.yml"), load(root / "locale" / "stored.yml")), load(root / "_toc.yml")
-    if edition != "en":
+    if edition == "fresh":
+        del config["execute"]["exclude_patterns"]
+    elif edition != "en":
         config = merge(config, load(root / "locale" / f"{edition}.yml"))
     extensions = config.get("sphinx", {}).get("local_extensions") or {}  # these paths start at the file's own folder
     extensions.update({name: str((root / path).resolve()) for name, path in extensions.items()})

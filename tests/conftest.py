@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# nbformat loads jsonschema, and that this, which builds its grammar for a second; nothing here checks such addresses
+sys.modules.setdefault("rfc3987_syntax", None)
 SHARED = Path(__file__).resolve().parents[2] / "shared"  # reference numbers and pictures, where a checkout has them
 
 
@@ -62,9 +65,17 @@ def picture_folder(tmp_path, write_colours):
 
 
 @pytest.fixture(scope="session")
-def sample_home(tmp_path_factory):
-    """A folder of data for the drawn pictures: drawing them takes longer than what most tests do with them."""
-    return tmp_path_factory.mktemp("drawn")
+def common(request, tmp_path_factory):
+    """A folder that all processes of one session have in common, for what takes long to make and is only read."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if hasattr(request.config, "workerinput") else own
+
+
+@pytest.fixture(scope="session")
+def sample_home(common):
+    """A folder of data for the drawn pictures: drawing them takes longer than what most tests do with them. `prepare`
+    has one process draw and the others wait."""
+    return common / "drawn"
 
 
 @pytest.fixture(scope="session")
@@ -77,15 +88,24 @@ def sample(sample_home):
         return prepare()
 
 
+@pytest.fixture
+def few_draws(monkeypatch):
+    """Intervals from 1,000 resamplings in place of 10,000, for tests of what is made of them."""
+    from asymmbook.evidence.inference import DRAWS, compare_networks
+    level, draws, seed = compare_networks.__defaults__
+    assert draws == DRAWS
+    monkeypatch.setattr(compare_networks, "__defaults__", (level, DRAWS // 10, seed))
+
+
 @pytest.fixture(scope="session")
-def caltech16(shared, tmp_path_factory):
+def caltech16(shared, common):
     """Caltech-16 from the archive beside the project, prepared once a session in a folder of its own."""
     from asymmlib.data.sources import prepare
     archive = shared / "data" / "caltech-101.zip"
     if not archive.is_file():
         pytest.skip("no shared/data/caltech-101.zip: the pictures of Caltech-101 are not here")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ASYMMLIB_HOME", str(tmp_path_factory.mktemp("caltech")))
+        patch.setenv("ASYMMLIB_HOME", str(common / "caltech"))
         return prepare("caltech16", archive=archive, progress=False)
 
 
@@ -97,9 +117,11 @@ def small():
 
 
 @pytest.fixture(scope="session")
-def exported(small, tmp_path_factory):
+def exported(small, common):
     """A folder with its export, bytes as input among the forms; tests only read it."""
+    from asymmlib.base.files import locked
     from asymmlib.deploy.export import export_classifier
-    folder = tmp_path_factory.mktemp("exported")
-    export_classifier(small, folder, uint8=True)
-    return folder
+    with locked(common / "exported"):
+        if not (common / "exported").exists():
+            export_classifier(small, common / "exported", uint8=True)
+    return common / "exported"

@@ -139,4 +139,7 @@ def normalise(pixels: np.ndarray, mean: ArrayLike, std: ArrayLike) -> np.ndarray
     """uint8 `[..., H, W, 3]` on 0 to 255 -> float32 `[..., 3, H, W]`: (value / 255 - mean) / std per channel."""
     scale = (1 / (255 * np.asarray(std))).astype(np.float32)
     shift = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
-    return np.ascontiguousarray(np.moveaxis(pixels * scale + shift, -1, -3))
+    planes = np.array(np.moveaxis(pixels, -1, -3), np.float32, order="C")  # in place from here, plane by plane
+    planes *= scale[:, None, None]
+    planes += shift[:, None, None]
+    return planes

@@ -3,6 +3,7 @@
 `ENGINES` names them. Those beside Paddle are packages of the extra `ship`; one that is missing is named, with the
 command that brings it, and never fetched. No engine here uses the network or another program.
 """
+import copy
 import functools
 import os
 from collections.abc import Callable
@@ -36,6 +37,20 @@ def _eager(network, export, batch):
         with paddle.no_grad():
             return network(paddle.to_tensor(pictures)).numpy()
     return run
+
+
+def _ours(network, export, batch):
+    from asymmlib.fast import accelerate
+    from asymmlib.fast.folding import fold
+    own = copy.deepcopy(network)  # Paddle's own kernels stay under the one that was given
+    own.eval()
+    return _eager(accelerate(fold(own)), export, batch)
+
+
+def _no_kernels():
+    """Why our kernels cannot be had here, or an empty text."""
+    from asymmlib.fast.kernels import library
+    return "" if library() is not None else "the kernels of asymmlib.fast cannot be had on this machine"
 
 
 def _paddle_inference(onednn):
@@ -125,17 +140,20 @@ def _no_bf16():
 
 
 class Engine(NamedTuple):
-    """What figures call it, arithmetic, the packages it needs, how to load it, and what else may stand in its way."""
+    """What figures call it, arithmetic, the packages it needs, how to load it, what else may stand in its way, and
+    whether it reads exported files or is the network itself."""
 
     label: str
     precision: str
     packages: tuple[str, ...]
     load: Callable[[Any, Any, int], Runner]
     obstacle: Callable[[], str] = lambda: ""
+    exported: bool = True
 
 
 ENGINES = {
-    "eager": Engine("Paddle eager", "float32", (), _eager),
+    "eager": Engine("Paddle eager", "float32", (), _eager, exported=False),
+    "ours": Engine("Paddle eager, our kernels", "float32", (), _ours, _no_kernels, exported=False),
     "paddle": Engine("Paddle Inference", "float32", (), _paddle_inference(onednn=False)),
     "paddle-onednn": Engine("Paddle Inference, oneDNN", "float32", (), _paddle_inference(onednn=True)),
     "onnxruntime": Engine("ONNX Runtime", "float32", ("onnx", "onnxruntime"), _onnx_runtime),

@@ -12,7 +12,6 @@
 Every file is loaded and run before `export` returns, and its logits are compared with those of the network as it is:
 `asymmlib.deploy.checking`.
 """
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ from asymmlib.base.startup import native_noise_left_out
 from asymmlib.data.pictures import normalise
 from asymmlib.deploy.checking import HALF_WEIGHTS, TOLERANCE, check, difference, eager_logits, rounded, statistics_of
 from asymmlib.deploy.description import PICTURE, as_uint8, describe, draw_reference, reference_pixels, with_logits
-from asymmlib.deploy.onnx_graph import OPSET, halved, make_onnx
+from asymmlib.deploy.onnx_graph import OPSET, AsItStands, halved, make_onnx
 from asymmlib.weights.own import save_tensors
 from asymmlib.weights.settings import complete, marks
 
@@ -158,12 +157,5 @@ def _save_onnx(network, folder, image_size, name, metadata, references):
 
 def _save_inference(network, folder, image_size):
     spec = [paddle.static.InputSpec([None, 3, image_size, image_size], "float32", "pictures")]
-    forward = vars(network).get("forward")
-    try:
-        with native_noise_left_out():
-            paddle.jit.save(network, str(folder / "inference"), input_spec=spec)
-    finally:  # jit.save leaves its traced forward on the layer
-        with contextlib.suppress(AttributeError):
-            del network.forward
-        if forward is not None:
-            network.forward = forward
+    with native_noise_left_out():
+        paddle.jit.save(AsItStands(network), str(folder / "inference"), input_spec=spec)

@@ -16,7 +16,7 @@ import paddle
 from asymmlib.base.extras import load_package
 from asymmlib.base.startup import native_noise_left_out
 
-__all__ = ["OPSET", "WRITERS", "halved", "make_onnx"]
+__all__ = ["OPSET", "WRITERS", "AsItStands", "halved", "make_onnx"]
 
 OPSET = 17       # the oldest with all we need is 14 (HardSwish); runtimes since 2022 read 17
 IR_VERSION = 8   # the file format that came with opset 17
@@ -65,10 +65,28 @@ def make_onnx(network: paddle.nn.Layer, image_size: int | None, half: bool = Fal
     return model
 
 
+class AsItStands(paddle.nn.Layer):
+    """A network for `paddle.jit`, which follows its Python as it stands.
+
+    Paddle would first rewrite the source of every layer, for branches on values of tensors: there are none in our
+    networks, the program is the same, and the rewriting takes most of the time of an export.
+    """
+
+    def __init__(self, network: paddle.nn.Layer) -> None:
+        super().__init__()
+        self.network, self.training = network, network.training
+
+    @paddle.jit.not_to_static
+    def forward(self, pictures: paddle.Tensor) -> paddle.Tensor:
+        """What the network makes of pictures `[N, 3, H, W]`."""
+        return self.network(pictures)
+
+
 def trace(network: paddle.nn.Layer, image_size: int | None) -> Iterator[Any]:
     """Yield the operators of the network's static program, in order; the network itself stays as it is."""
     spec = [paddle.static.InputSpec([None, 3, image_size, image_size], "float32", INPUT)]
-    traced = paddle.jit.to_static(network.forward, input_spec=spec, full_graph=True)
+    layer = AsItStands(network)  # held here: Paddle looks it up again
+    traced = paddle.jit.to_static(layer.forward, input_spec=spec, full_graph=True)
     with native_noise_left_out():
         program = traced.concrete_program.main_program  # held here: without it its operators are freed memory
     yield from program.global_block().ops

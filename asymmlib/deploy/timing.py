@@ -2,7 +2,8 @@
 
 All engines run in one process, in turns of a few hundred milliseconds: whatever else the machine does meanwhile hits
 all of them alike, so ratios hold where seconds do not. Before its turn an engine waits until the threads of the one
-before have gone to sleep (OpenMP's spin for 0.2 s), then answers once unmeasured.
+before have gone to sleep (OpenMP's spin for 0.2 s), then answers once unmeasured. malloc keeps freed memory for all of
+them, as our kernels would make it do for those that come after them.
 """
 import tempfile
 import time
@@ -16,9 +17,11 @@ import pandas as pd
 
 from asymmlib.base.environment import environment, package_versions
 from asymmlib.base.files import atomic_write
+from asymmlib.base.tables import read_table
 from asymmlib.deploy.checking import difference, eager_logits
 from asymmlib.deploy.engines import ENGINES, Runner, load_engine, missing, threads
 from asymmlib.deploy.export import export
+from asymmlib.fast.native import tune_malloc
 from asymmlib.models import create_model
 
 __all__ = ["PERCENTILES", "available", "machine", "measure", "prepare_engines", "spread", "summarise", "take_turns",
@@ -51,6 +54,7 @@ def measure(model: str = "asymmnet_large", image_size: int = 224, batches: Seque
     able, reasons = available(tuple(ENGINES) if names is None else ("eager", *(n for n in names if n != "eager")))
     if names is not None and reasons:
         raise RuntimeError("; ".join(f"engine {name!r} cannot run: {why}" for name, why in reasons.items()))
+    tune_malloc()
     network, rows = typical_network(model, classes) if network is None else network, []
     with tempfile.TemporaryDirectory() as folder:
         export(network, folder, image_size)
@@ -141,8 +145,18 @@ def machine(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
 
 
 def write(table: pd.DataFrame, path: Path | str) -> Path:
-    """Store a table of `measure` as CSV and return the path."""
+    """Store a table of `measure` as CSV, in front of what the file holds of other processors; return the path.
+
+    Rows of the same processor are replaced; of the others no letter changes. Raises `ValueError` that names a file
+    which is no such table.
+    """
     path = Path(path)
+    new = table.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+    if path.is_file():
+        text = dict.fromkeys(read_table(path, ("engine", "cpu")), str)
+        old = read_table(path, ("engine", "cpu"), text)
+        others = old[~old["cpu"].isin(table["cpu"])].reindex(columns=list(table))
+        new += others.to_csv(index=False, header=False, lineterminator="\n")
     with atomic_write(path) as file:
-        file.write(table.to_csv(index=False, float_format="%.5g", lineterminator="\n").encode())
+        file.write(new.encode())
     return path

@@ -49,11 +49,11 @@ def _pooled(chain, shape):
 
 
 def _flat(layers: Iterable[nn.Layer]) -> Iterator[nn.Layer]:
-    """The layers, those of a Sequential in its place."""
+    """The layers, those of a Sequential in its place, without those that do nothing."""
     for layer in layers:
         if own(layer, nn.Sequential):
             yield from _flat(layer._sub_layers.values())
-        else:
+        elif not own(layer, nn.Identity):
             yield layer
 
 
@@ -88,21 +88,24 @@ def _all_own(layer):
 
 
 def _conv_bn_act(layer):
-    return Block((Stage(layer.conv, layer.bn, layer.activation),)) if _standard(layer) else None
+    return Block((_stage(layer),)) if _standard(layer) else None
 
 
 def _standard(*parts):
-    """Whether each is a ConvBNAct, without a hook, of a convolution and batch norm as Paddle has them."""
-    return all(type(part) is ConvBNAct and _all_own(part) and own(part.conv, nn.Conv2D) and own(part.bn, nn.BatchNorm2D)
-               for part in parts)
+    """Whether each is a ConvBNAct, without a hook, of a convolution and batch norm (folded: none) as Paddle has it."""
+    return all(type(part) is ConvBNAct and _all_own(part) and own(part.conv, nn.Conv2D)
+               and (own(part.bn, nn.BatchNorm2D) or own(part.bn, nn.Identity)) for part in parts)
+
+
+def _stage(part, copies=0):
+    return Stage(part.conv, None if own(part.bn, nn.Identity) else part.bn, part.activation, copies)
 
 
 def _bottleneck(block):
     parts = [part for part in (block.expand, block.depthwise, block.project) if part is not None]
     if not _standard(*parts) or not _all_own(block) or type(block.se) not in (type(None), SqueezeExcitation):
         return None
-    stages = tuple(Stage(part.conv, part.bn, part.activation, block.plan.copies if part is block.depthwise else 0)
-                   for part in parts)
+    stages = tuple(_stage(part, block.plan.copies if part is block.depthwise else 0) for part in parts)
     squeeze = _squeeze(block.se.pool, block.se.reduce, block.se.restore) if block.se else ()
     return None if squeeze is None else Block(stages, squeeze, block.plan.shortcut)
 

@@ -1,5 +1,6 @@
 """The command line of the book's makers: `python -m asymmbook COMMAND --help` explains each command."""
 import sys
+from pathlib import Path
 
 from asymmbook.checkout import project_root
 from asymmlib.base.commands import run_command
@@ -123,6 +124,15 @@ def _live_operators(options):
     print(record().iloc[:, :4].to_string(index=False, float_format="{:.3g}".format))
 
 
+def _live_webgpu(options):
+    """Measure the live page's networks by WebGPU and by WebAssembly -> results/live-webgpu.csv.
+
+    Needs Chromium and a graphics chip that it reaches by Vulkan.
+    """
+    from asymmbook.pages.webgpu import record
+    print(record().iloc[:, :12].to_string(index=False, float_format="{:.3g}".format))
+
+
 def _drawn(options):
     """Train the live page's network of drawn things anew, a quarter of an hour of one thread -> book/live/."""
     from asymmbook.evidence.drawn import drawings, drawn_file, train_drawn
@@ -163,6 +173,20 @@ def _untranslated(options):
     print(f"{len(left)} texts are not wholly translated")
 
 
+def _execute_options(command):
+    command.add_argument("folder", type=Path, help="the cache of outputs, which jupyter-cache reads")
+    command.add_argument("pages", nargs="+", type=Path, metavar="PAGE", help="notebooks, and pages in Markdown")
+
+
+def _execute(options):
+    """Execute notebooks and pages side by side into a cache; what fails is named, and left to the build.
+
+    `make book` and `make executed` call this. Cores are shared out among at most four pages at a time.
+    """
+    from asymmbook.pages.execution import execute
+    execute(options.pages, options.folder)
+
+
 def _pdf_options(command):
     command.add_argument("edition", choices=("en", "zh_CN"), help="the language to print")
 
@@ -186,11 +210,13 @@ COMMANDS = {
     "unknown": (_archive_options, _unknown),
     "heads": (_archive_options, _heads),
     "live-operators": (_no_options, _live_operators),
+    "live-webgpu": (_no_options, _live_webgpu),
     "drawn": (_no_options, _drawn),
     "draw": (_no_options, _draw),
     "visualdl": (_no_options, _visualdl),
     "font": (_no_options, _font),
     "untranslated": (_no_options, _untranslated),
+    "execute": (_execute_options, _execute),
     "pdf": (_pdf_options, _pdf),
 }
 

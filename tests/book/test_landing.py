@@ -17,14 +17,16 @@ def family(mean, p, seconds=("MobileNetV2", "AsymmNet-Large r = 0")):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_draws")
 def test_todays_findings_have_their_intervals_and_their_pages():
-    found = summary.summary()
+    found, shown = summary.summary(), landing.found()
     assert len(found) == 4 and len({finding.head for finding in found}) == 4
     assert re.search(r"[+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\)", found[0].text)
     for finding in found:
-        assert f"[**{finding.head}.**]({finding.page}) {finding.text}" in landing.found()
+        assert f"[**{finding.head}.**]({finding.page}) {finding.text}" in shown
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_the_first_comparison_is_computed_over_the_seeds_that_both_have():
     assert summary.first_difference("MobileNetV2").runs == 3 and summary.first_difference("ResNet50").runs == 1
     assert summary.first_difference("a network") is None

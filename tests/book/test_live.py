@@ -21,6 +21,7 @@ from asymmbook.checkout import project_root
 from asymmbook.evidence.drawn import RECIPE, open_drawn
 from asymmbook.pages import live
 from asymmbook.pages.browser import chromium, find_chromium
+from asymmbook.pages.webgpu import SIMULATED
 from asymmlib.base.extras import missing_package
 from asymmlib.base.files import checksum
 from asymmlib.data.pictures import decode, load_picture, normalise
@@ -110,7 +111,8 @@ def browser():
     pytest.importorskip("playwright.sync_api")
     if find_chromium() is None:
         pytest.skip("no Chromium here: the page is not tried in a browser")
-    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as browser:
+    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+                  *SIMULATED) as browser:
         yield browser
 
 
@@ -367,15 +369,88 @@ def test_the_graphics_chip_is_taken_only_where_it_is_faster(page):
       const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms)), answers = [3, 1], found = [];
       const engine = (ms, logits) => ({ ort: { Tensor: class {} }, session: { run: async () => {
         await wait(ms);
-        return { logits: { data: logits }, features: { data: [0] } }; } } });
+        return { logits: { data: logits }, features: { data: [0] } }; }, release: async () => { freed++; } } });
+      let freed = 0;
       for (const other of [engine(12, answers), engine(1, answers), engine(1, [1, 3])]) {
-        const model = { size: 32, engine: engine(6, answers) };
+        const before = engine(6, answers), model = { size: 32, engine: before };
         const { faster } = await liveEngine.challenge(model, other);
-        found.push([faster, model.engine === other]);
+        found.push([faster, model.engine.session === other.session, model.engine.replaced === before, freed]);
       }
       return found;
     }""")
-    assert taken == [[False, False], [True, True], [False, False]]
+    assert taken == [[False, False, False, 1], [True, True, True, 1], [False, False, False, 2]]
+
+
+def test_a_slow_chip_is_not_waited_for(page):
+    """Three turns of more than a second decide; fifteen would take a reader's patience."""
+    turns = page.evaluate("""async () => {
+      const answer = { logits: { data: [1] }, features: { data: [1] } }, ort = { Tensor: class {} };
+      let turns = 0;
+      const quick = { run: async () => answer }, slow = { release: async () => {}, run: async () => {
+        turns++;
+        await new Promise((done) => setTimeout(done, 1100));
+        return answer; } };
+      await liveEngine.challenge({ size: 8, engine: { ort, session: quick } }, { ort, session: slow });
+      return turns;
+    }""")
+    assert turns == 1 + 3
+
+
+def simulated(browser):
+    """Skip where this Chromium has no WebGPU on the processor."""
+    page = browser.new_page()
+    page.route("http://localhost/", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
+    page.goto("http://localhost/")
+    found = page.evaluate("async () => (await navigator.gpu?.requestAdapter())?.info.architecture")
+    page.close()
+    if not found:
+        pytest.skip("this Chromium has no WebGPU that works without a graphics chip")
+
+
+def test_a_lost_chip_gives_way_to_webassembly(browser, page):
+    """The device of a session is destroyed: a run on it would never end. `page` answers as before, and says so."""
+    simulated(browser)
+    found = page.evaluate("""async () => {
+      const model = live.photos[1], engine = model.engine;
+      const gpu = await liveEngine.loadRuntime(String, "runtime-webgpu", "wasm-webgpu");
+      const chip = await liveEngine.open(gpu, model.bytes, "webgpu");
+      const picture = new ImageData(model.size, model.size);
+      const late = new Promise((done) => setTimeout(done, 60000, "hangs"));
+      const run = () => Promise.race([late, liveEngine.run(model, picture, 0)]);
+      const known = await run();
+      (await gpu.env.webgpu.device).destroy();
+      model.engine = { ...chip, replaced: engine };
+      const after = await run(), again = await run();
+      const timed = liveEngine.challenge(model, chip).then(() => "timed", () => "refused");
+      const refused = await Promise.race([late, timed]);
+      model.engine = { ...chip, replaced: engine };
+      return { known: known.logits, after: after.logits, failed: [after.failed, again.failed], refused };
+    }""")
+    assert found["failed"] == [True, False] and found["after"] == found["known"] and found["refused"] == "refused"
+    page.click("#live-samples button >> nth=0")  # the drawn network is as it was
+    hears(page, "milliseconds.$")
+    page.evaluate("""async () => {
+      const canvas = Object.assign(document.createElement("canvas"), { width: 9, height: 9 });
+      canvas.getContext("2d");
+      const transfer = new DataTransfer();
+      const blob = await new Promise((done) => canvas.toBlob(done));
+      transfer.items.add(new File([blob], "lost.png", { type: "image/png" }));
+      document.getElementById("live-drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer }));
+    }""")
+    hears(page, r"^lost\.png\. .*milliseconds\. The graphics chip was lost; MobileNetV2 without it from now on\.")
+
+
+@pytest.mark.parametrize(("adapter", "offered"), [
+    ("null", False), ("{ info: { isFallbackAdapter: true } }", False), ("{ info: { isFallbackAdapter: false } }", True),
+    ("{}", True)])
+def test_webgpu_is_offered_where_there_is_a_chip(page, adapter, offered):
+    """One that the processor plays is none, and browsers before 2025 do not say what they have."""
+    found = page.evaluate(f"""async () => {{
+      const kept = GPU.prototype.requestAdapter;
+      GPU.prototype.requestAdapter = async () => ({adapter});
+      try {{ return await liveEngine.hasGpu(); }} finally {{ GPU.prototype.requestAdapter = kept; }}
+    }}""")
+    assert found is offered and page.is_hidden("#live-gpu"), "Chromium's own runs on the processor"
 
 
 def test_what_is_no_picture_is_said(page, tmp_path):
@@ -432,6 +507,11 @@ def test_chinese_words(browser, address, tmp_path):
     hears(page, "^已就绪")
     page.click("#live-samples button >> nth=0")
     hears(page, r"^合成图片：[\u4e00-\u9fff]+。AsymmNet-Small：[\u4e00-\u9fff]+，概率 \d+%，\d+\.\d 毫秒。")
+    page.evaluate("""() => { const model = live.photos[1];
+      model.engine = { ort: model.engine.ort, replaced: model.engine, session: { run: () => Promise.reject() } }; }""")
+    draw("sun", np.random.default_rng(1), 100).save(tmp_path / "sun.png")
+    page.set_input_files("#live-file", tmp_path / "sun.png")
+    hears(page, "图形处理器已失去连接，MobileNetV2 此后不用。$")
     (tmp_path / "text.png").write_text("no picture")
     page.set_input_files("#live-file", tmp_path / "text.png")
     hears(page, "^无法把 text.png 作为图片读取")

@@ -12,7 +12,9 @@ from asymmbook.checkout import project_root, results_dir
 from asymmbook.editions.catalogue import catalogue, foreign
 from asymmbook.editions.outputs import texts
 from asymmbook.evidence import heads, records, unknown
-from asymmbook.pages import live_results, wasm
+from asymmbook.evidence.drawn import open_drawn
+from asymmbook.pages import live, live_results, wasm, webgpu
+from asymmbook.pages.browser import find_chromium
 from asymmbook.pages.live import SHOWN
 from asymmlib.data.archive import unpack
 from asymmlib.data.pictures import load_picture
@@ -121,9 +123,35 @@ def test_both_networks_are_profiled():
     assert calls.loc["Concat", "asymmnet_large"] > 5 and calls["mobilenet_v2"].get("Concat", 0) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(bool(live.obstacle()), reason=live.obstacle())
+def test_webgpu_gives_the_answers_of_webassembly_and_python():
+    """Really computed by WebGPU, with shaders: on the processor, by Chromium's SwiftShader."""
+    pytest.importorskip("playwright.sync_api")
+    if find_chromium() is None:
+        pytest.skip("no Chromium here: WebGPU is not tried")
+    picture = live.samples()[0]["png"]
+    try:
+        table, where = webgpu.measure([open_drawn()], [picture], webgpu.SIMULATED, browsers=1, turns=1, repeats=1)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    found = table.iloc[0]
+    assert found["on_chip"] == found["nodes"] > 50, "every operator has a shader"
+    assert found["largest"] > 1, "logits near zero would agree with anything"
+    assert found[["from_python", "logits_from_wasm", "features_from_wasm"]].max() < 1e-3
+    assert found["webgpu_ms"] > 0 and "swiftshader" in where["adapter"].lower()
+
+
+def test_webgpu_agreed_on_the_recorded_chip():
+    table = pd.read_csv(results_dir() / "live-webgpu.csv")
+    assert list(table["network"]) == [*SHOWN, "asymmnet_small-drawn"] and (table["on_chip"] == table["nodes"]).all()
+    assert table[["from_python", "logits_from_wasm", "features_from_wasm"]].max().max() < 1e-3
+    assert "SwiftShader" not in table["adapter"].iloc[0] and (table["largest"] > 1).all()
+
+
 def test_the_page_says_it_in_chinese_too():
     said = [live_results.none_of_these(), live_results.heads(), live_results.taught(), live_results.operators(),
-            live_results.slower()]
+            live_results.slower(), live_results.webgpu()]
     assert all("nan" not in text for text in said)
     output = [{"output_type": "display_data", "data": {"text/markdown": text}, "metadata": {}} for text in said]
     left = {chinese: foreign(chinese, "zh_CN") for part in output

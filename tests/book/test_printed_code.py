@@ -58,7 +58,7 @@ NOT_RUN = {
     "py -3.11": "Windows only",
     "pip install": "installs",
     "python -m pip install": "installs",
-    "jupyter-book build": "takes ten minutes; `make book` is this line",
+    "jupyter-book build": "takes ten minutes; `make book` executes first, and then builds by this line",
     "python -m jupyterlab": "runs until it is stopped",
     "python -m pytest": "would start these tests in themselves",
     "visualdl --logdir": "serves until it is stopped; `make visualdl` starts it and looks at its page",
@@ -73,6 +73,7 @@ NOT_RUN = {
     "python -m asymmbook unknown": "needs Caltech-101 and writes cards; tests/book/test_unknown.py reads the record",
     "python -m asymmbook heads": "needs Caltech-101 and writes results/heads.csv; tests/book/test_unknown.py reads it",
     "python -m asymmbook live-operators": "needs Chromium, writes a record; tests/book/test_live_results.py reads it",
+    "python -m asymmbook live-webgpu": "needs a graphics chip; tests/book/test_live_results.py reads its record",
     "python -m asymmlib predict --from asymmnet_large --head":
         "needs a head that the live page saved; tests/deploy/test_heads.py and tests/book/test_live.py have some",
     "python -m asymmlib export --from asymmnet_large --to FOLDER --int8":

@@ -26,27 +26,47 @@ from asymmlib.weights.released import RELEASED
 MAX_BYTES = 25_000_000  # of all released files together
 
 
-@pytest.fixture
-def trained(home, picture_folder, monkeypatch):
-    """What the plan trains for release, for an epoch on small pictures; one network begins with another's weights."""
+def settle(patch, root):
+    """Have a plan that trains for release for a few epochs on small pictures, all of whose files lie below `root`.
+
+    One network begins with another's weights.
+    """
     recipe = Recipe("released", image_size=32, epochs=3, batch_size=6, base_lr=0.001, test_share=True)
     source = TrialRun("weights", "asymmnet_small", RELEASED["asymmnet_small"], recipe.replace(name="source"), "mine")
     runs = [TrialRun("weights", model, settings, recipe, "mine",
                      start=source.name if model == source.model else None) for model, settings in RELEASED.items()]
-    prepared = sources.prepare(str(picture_folder), test_share=True)
-    monkeypatch.setattr(sources, "prepare", lambda *given, **more: prepared)
-    monkeypatch.setenv("ASYMMLIB_WEIGHTS", str(home / "weights"))
-    for run in (source, *runs):
-        trial_work.train_and_measure(run, run.name)
-    monkeypatch.setattr(release, "plan", lambda scores: (source, *runs))
-    monkeypatch.setattr(records, "scores", lambda: {run.name: 0.5 for run in runs})
-    return runs
+    prepared = sources.prepare(str(root / "pictures"), test_share=True)
+    patch.setattr(sources, "prepare", lambda *given, **more: prepared)
+    for name, folder in (("HOME", "data"), ("RUNS", "runs"), ("WEIGHTS", "weights")):
+        patch.setenv(f"ASYMMLIB_{name}", str(root / folder))
+    patch.setattr(release, "plan", lambda scores: (source, *runs))
+    patch.setattr(records, "scores", lambda: {run.name: 0.5 for run in runs})
+    return source, runs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, write_colours):
+    """The folder of `settle` with the plan's runs trained."""
+    root = tmp_path_factory.mktemp("released")
+    write_colours(root / "pictures", 10)
+    with pytest.MonkeyPatch.context() as patch:
+        source, runs = settle(patch, root)
+        for run in (source, *runs):
+            trial_work.train_and_measure(run, run.name)
+    return root
+
+
+@pytest.fixture
+def planned_runs(trained, monkeypatch):
+    """The plan's runs for release, for one test; what it writes to the weights' folder is gone for the next."""
+    yield settle(monkeypatch, trained)[1]
+    shutil.rmtree(trained / "weights", ignore_errors=True)
 
 
 @pytest.mark.slow
-def test_what_was_trained_for_release_is_written_and_predict_uses_it(trained, home, picture_folder, capsys):
+def test_what_was_trained_for_release_is_written_and_predict_uses_it(trained, planned_runs, capsys):
     released = release.release()
-    for planned, (model, classifier) in zip(trained, released.items(), strict=True):
+    for planned, (model, classifier) in zip(planned_runs, released.items(), strict=True):
         info, run = classifier.provenance, find_run(planned.name)
         assert info["run"] == run.name and info["epoch"] == 3 and (info["source"] is None) == (planned.start is None)
         said = {split: evaluate(run.network("last"), run.pictures(split, sources.prepare()))
@@ -59,10 +79,10 @@ def test_what_was_trained_for_release_is_written_and_predict_uses_it(trained, ho
         assert cooled == pytest.approx(said["test"].logits / info["temperature"], rel=0.05, abs=0.02)
         again = load_pretrained(model)
         assert again.provenance == info and not again.network.training and again.model == model
-        assert info["sha256"] == checksum(home / "weights" / f"{model}.safetensors")
-    card = (home / "weights" / "README.md").read_text(encoding="utf-8")
+        assert info["sha256"] == checksum(trained / "weights" / f"{model}.safetensors")
+    card = (trained / "weights" / "README.md").read_text(encoding="utf-8")
     assert card == model_card(released) and released["asymmnet_small"].provenance["run"] in card
-    picture = next((picture_folder / "red").iterdir())
+    picture = next((trained / "pictures" / "red").iterdir())
     capsys.readouterr()
     assert main(["predict", "--model", "asymmnet_small", str(picture)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -70,7 +90,7 @@ def test_what_was_trained_for_release_is_written_and_predict_uses_it(trained, ho
 
 
 @pytest.mark.slow
-def test_float16_only_where_no_answer_changes(trained, home, monkeypatch):
+def test_float16_only_where_no_answer_changes(trained, planned_runs, monkeypatch):
     measure = release._measure
 
     def worse(run, tensors, prepared):
@@ -82,7 +102,7 @@ def test_float16_only_where_no_answer_changes(trained, home, monkeypatch):
     for answer, dtype in ((measure, "float16"), (worse, "float32")):
         monkeypatch.setattr(release, "_measure", answer)
         info = release.release()["asymmnet_small"].provenance
-        stored = load_file(home / "weights" / "asymmnet_small.safetensors")
+        stored = load_file(trained / "weights" / "asymmnet_small.safetensors")
         assert info["dtype"] == dtype == str(stored["classifier.weight"].dtype)
         assert all(value.dtype == np.float32 for value in stored.values() if value.ndim == 1)
 

@@ -3,9 +3,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from asymmbook.checkout import project_root
 from asymmbook.editions.catalogue import catalogue, foreign
 from asymmbook.editions.outputs import texts
-from asymmbook.evidence import learning, records, transfer
+from asymmbook.evidence import learning, records, shipping, transfer
 from asymmbook.evidence.trial import plan
 from asymmbook.figures.learning import plot_learning
 from asymmbook.pages import transfer as pages
@@ -63,6 +64,7 @@ def test_without_a_run_the_page_says_that_all_is_open(nothing):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_draws")
 def test_points_stand_where_their_five_folds_are_and_the_tests_where_both_sides_are(monkeypatch):
     record(monkeypatch, ("asymmnet_large-r1-n5-caltech16-r0f3", "mobilenet_v2-scratch-n20-caltech16-r0f0"))
     curves = {(point.network, point.kind, point.size): point for point in learning.learning_curves()}
@@ -101,7 +103,7 @@ def test_points_stand_where_their_five_folds_are_and_the_tests_where_both_sides_
 
 def test_the_recipe_of_the_released_weights_is_shown_with_what_it_costs(monkeypatch, nothing):
     parts = [pages.recipes(), pages.choice()]
-    assert parts[0].count("open") == 7 * 5 and "14 runs are recorded; 14 are missing" in parts[1]
+    assert parts[0].count("open") == 7 * 4 and "14 runs are recorded; 14 are missing" in parts[1]
     runs = [run for run in plan() if run.group == "weights" and run.pictures != "caltech16"]
     rows = [{"run": run.name, "top1": 0.5 + 0.1 * bool(run.start), "train_seconds": 600.0, "train_pictures":
              4000 if run.recipe.name == "source" else 900} for run in runs]
@@ -113,10 +115,16 @@ def test_the_recipe_of_the_released_weights_is_shown_with_what_it_costs(monkeypa
         monkeypatch.setattr(records, "read_runs", lambda folder=None, rows=rows: pd.DataFrame(rows))
         parts += [pages.recipes(), pages.choice()]
         assert words in parts[-1]
-        assert ("| `pre-slow` | other classes | `crop-flip` | 60 | `backbone_rate` 0.1 | 60.0% | 60.0% | 60.0% | "
+        assert ("| `pre-slow` | other classes | `crop-flip` | 60 | `backbone_rate` 0.1 | 60.0% | 60.0% | "
                 "214,000 | 20 |") in parts[-2]
     assert "earlier weights" not in parts[-1]
     assert not chinese(parts)
+
+
+def test_the_page_counts_the_answers_that_choose_the_recipe():
+    held = records.held_out_pictures("next16", shipping.REPEAT, shipping.FOLD)
+    text = " ".join((project_root() / "book" / "transfer.md").read_text(encoding="utf-8").split())
+    assert f"One fold and two networks are {len(held) * len(shipping.NETWORKS)} answers" in text
 
 
 def test_the_page_reads_its_own_run():

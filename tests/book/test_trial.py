@@ -386,6 +386,7 @@ def test_unknown_names(small):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_draws")
 def test_answers_of_one_group():
     text = pages.answers(group="d")
     assert "flaw worth to MobileNetV2" in text and "default" not in text and text in pages.answers()

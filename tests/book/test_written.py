@@ -3,12 +3,13 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import run_python
 from written import NOTEBOOKS, Cell, cells, comparisons, draws, names, needed, without_a_line, written
 
 WRITING = tuple(path for path in NOTEBOOKS if written(path))
@@ -50,8 +51,7 @@ def each_defined(marks):
 
 def alone(sources, folder):
     environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE], input=json.dumps(sources), cwd=folder,
-                          env=environment, capture_output=True, text=True)
+    return run_python("-W", "ignore", "-c", ALONE, input=json.dumps(sources), cwd=folder, env=environment)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS[:4], ids=lambda path: path.stem)
@@ -77,19 +77,33 @@ def test_a_page_compares_what_it_writes(path, name):
     assert comparisons(cells(path), name), f"no cell of {path.stem} asserts that {name} does what the library's does"
 
 
+@pytest.fixture(scope="module")
+def gone(sample, sample_home):
+    """Function: notebook -> (names whose comparisons held, a row for each line that was taken out, stderr) of the one
+    process that tries all names of a notebook."""
+    @cache
+    def gone(path):
+        environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "ASYMMLIB_HOME": str(sample_home),
+                       "ASYMMLIB_RECIPE": "quick"}
+        environment.pop("ASYMMLIB_DATA", None)
+        names = [name for where, name in DEFINED if where == path]
+        done = run_python("-W", "ignore", Path(__file__).with_name("written.py"), path, *names, cwd=path.parent,
+                          env=environment)
+        well, rows = ([json.loads(line.removeprefix(word)) for line in done.stdout.splitlines()
+                       if line.startswith(f"{word} ")] for word in ("well", "line"))
+        return [name for names in well for name in names], rows, done.stderr
+    return gone
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="forks are POSIX")
 @pytest.mark.parametrize(("path", "name"), each_defined(by_mutants))
-def test_comparison_notices_a_line_that_is_gone(path, name, sample, sample_home):
+def test_comparison_notices_a_line_that_is_gone(path, name, gone):
     """The last statement of a function, or of every method of a class: without it, the page's own comparison fails, and
     with it holds."""
-    environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "ASYMMLIB_HOME": str(sample_home),
-                   "ASYMMLIB_RECIPE": "quick"}
-    environment.pop("ASYMMLIB_DATA", None)
-    program = str(Path(__file__).with_name("written.py"))
-    done = subprocess.run([sys.executable, "-W", "ignore", program, str(path), name], cwd=path.parent, env=environment,
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [json.loads(line.removeprefix("line ")) for line in done.stdout.splitlines() if line.startswith("line ")]
+    well, rows, errors = gone(path)
+    assert name in well, errors[-2000:]
+    lines = [row for row in rows if row["of"] == name]
     assert lines and all(line["noticed"] for line in lines), [line for line in lines if not line["noticed"]]
 
 

@@ -1,13 +1,15 @@
 """The code of notebooks, read as code: which cells a page writes out, what each cell needs, which ones compare.
 
 A cell with the tag `written` defines what the library has too, and needs nothing of it. A later cell, best with the tag
-`compared`, asserts that the two do the same. As a program this file takes lines out of a written class or function
-and says which of them the page's own comparisons notice: `python written.py NOTEBOOK NAME`, a line of JSON for each.
+`compared`, asserts that the two do the same. As a program this file takes lines out of written classes and functions
+and says which of them the page's own comparisons notice: `python written.py NOTEBOOK NAME...`, a line of JSON for each.
 """
 import ast
 import json
+import os
 import symtable
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -171,9 +173,15 @@ def run(page: list[Cell], places: Iterable[int], replaced: dict | None = None) -
         exec(compile((replaced or {}).get(place, page[place].source), f"<cell {place}>", "exec"), namespace)
 
 
-def main(notebook: str, name: str) -> None:
+def load(page: list[Cell]) -> None:
+    """Import what the page imports, which takes longer than most of its cells, for the processes that are forked."""
+    for cell in page:
+        imports = [node for node in cell.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), "<imports>", "exec"), {})
+
+
+def take_out(page: list[Cell], name: str) -> None:
     """Run what the comparisons of a name need, then again for each line taken out, and print what became of it."""
-    page = cells(notebook)
     places = needed(page, comparisons(page, name))
     start = next(place for place in places if "written" in page[place].tags and name in page[place].defined)
     run(page, places)  # as the page has it, no comparison may fail
@@ -183,7 +191,25 @@ def main(notebook: str, name: str) -> None:
             run(page, places, {start: code})
         except Exception as error:  # any: a function that is half gone fails in its own way
             noticed = type(error).__name__
-        print("line", json.dumps({"in": function, "line": line, "noticed": noticed}))
+        print("line", json.dumps({"of": name, "in": function, "line": line, "noticed": noticed}), flush=True)
+
+
+def main(notebook: str, *tried: str) -> None:
+    """`take_out` for names of a page, each in a process of its own; then a line that says which ended well."""
+    page, well = cells(notebook), []
+    load(page)
+    for name in tried:
+        sys.stdout.flush()
+        process = os.fork()
+        if not process:
+            try:
+                take_out(page, name)
+            except BaseException:  # a child must not go on with its parent's work
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        well += [] if os.waitpid(process, 0)[1] else [name]
+    print("well", json.dumps(well))
 
 
 if __name__ == "__main__":

@@ -93,6 +93,20 @@ def test_normalise_is_the_formula():
     np.testing.assert_allclose(normalise(pixels, mean, std), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(5, 6, 3), (2, 5, 6, 3), (0, 4, 4, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_normalising_plane_by_plane_changes_no_bit_and_not_its_input(shape, dtype):
+    """Recorded runs were normalised pixel by pixel, in new arrays; what they saw must stay what is seen now."""
+    pixels = np.random.default_rng(2).integers(0, 256, shape).astype(dtype)
+    before, mean, std = pixels.copy(), np.array([0.51, 0.44, 0.37]), np.array([0.21, 0.33, 0.45])
+    scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    found = normalise(pixels, mean, std)
+    assert found.dtype == np.float32 and found.flags.c_contiguous and (pixels == before).all()
+    assert np.array_equal(found, np.moveaxis(pixels * scale + shift, -1, -3))
+    planar = np.moveaxis(np.moveaxis(pixels, -1, -3).copy(), -3, -1)  # as it lies in memory, already what comes out
+    assert np.array_equal(normalise(planar, mean, std), found) and (planar == before).all()
+
+
 def test_greyscale_palette_and_rotated_pictures_become_upright_rgb(tmp_path):
     grey = Image.new("L", (20, 30), 77)
     grey.save(tmp_path / "grey.jpg")

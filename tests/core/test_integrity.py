@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import paddle
 import pytest
+from processes import run_python
 from safetensors.numpy import load_file, save_file
 
 from asymmlib.base import files, interrupts
@@ -211,7 +212,7 @@ sys.exit(run_command({"x": (lambda command: None, work)}, "p", "d", ["x"], {"x":
 @pytest.mark.parametrize("how", ["plain", "lost", "turned", "twice"])
 @pytest.mark.usefixtures("heard")
 def test_a_signal_ends_a_command_with_its_promise(name, status, how):
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMMAND, name, how], capture_output=True, text=True)
+    done = run_python("-W", "ignore", "-c", COMMAND, name, how)
     said = [line for line in done.stderr.splitlines() if line.startswith("interrupted")]
     assert done.returncode == status and len(said) == 1 and said[0].startswith("interrupted; all is well"), done.stderr
     assert "External" not in done.stderr

@@ -1,13 +1,12 @@
 """Training on from weights: what is frozen stays to the bit, thaws when it should, and slow layers turn slowly."""
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import paddle
 import pandas as pd
 import pytest
 from paddle import nn
+from processes import run_python
 from safetensors.numpy import load_file
 
 from asymmlib import fast
@@ -147,8 +146,7 @@ train("asymmnet_small", recipe, prepared=prepare(data), name=name, start=start, 
 
 
 def steps(data, name, start, last=0):
-    done = subprocess.run([sys.executable, "-c", STEPS, str(data), name, str(start), str(last)], capture_output=True,
-                          text=True, timeout=300)
+    done = run_python("-c", STEPS, data, name, start, last, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

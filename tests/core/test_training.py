@@ -2,13 +2,13 @@
 import json
 import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import paddle
 import pandas as pd
 import pytest
+from processes import run_python
 from safetensors.numpy import load_file
 
 from asymmlib.base import parallel
@@ -128,8 +128,7 @@ training.train("asymmnet_small", Recipe("tiny", image_size=32, epochs=3, batch_s
 
 def _process(folder, data, epoch=10**6, seconds=0):
     """Train in a process of its own, whole unless `epoch` comes."""
-    return subprocess.run([sys.executable, "-c", KILLED, str(data), folder.name, str(epoch), str(seconds)],
-                          capture_output=True, text=True)
+    return run_python("-c", KILLED, data, folder.name, epoch, seconds)
 
 
 def _kill(folder, data, epoch, seconds):

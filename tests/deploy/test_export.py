@@ -62,7 +62,7 @@ def test_every_file_is_there_and_every_engine_agrees(network, exported, images):
     expected = export.eager_logits(network, images)
     assert np.abs(expected).max() > 0.5
     able, _ = timing.available()
-    assert set(differences) == {*able, *(FILES if "onnxruntime" in able else ()), "weights-float16"} - {"eager"}
+    assert set(differences) == {*able, *(FILES if "onnxruntime" in able else ()), "weights-float16"} - {"eager", "ours"}
     for name in able:
         limit = 1e-4 if engines.ENGINES[name].precision == "float32" else 0.1
         found = engines.load_engine(name, network, folder, len(images))(images)
@@ -311,7 +311,8 @@ def test_missing_packages_are_named_with_their_extra(network, tmp_path, capsys, 
     assert "the package onnx is not installed; it is in the extra `ship`: pip install" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.onnx"))
     able, reasons = timing.available()
-    assert able == ["eager", "paddle", "paddle-onednn"] and set(reasons) == {"onnxruntime", "openvino", "openvino-bf16"}
+    assert [name for name in able if name != "ours"] == ["eager", "paddle", "paddle-onednn"]
+    assert set(reasons) - {"ours"} == {"onnxruntime", "openvino", "openvino-bf16"}
     with pytest.raises(RuntimeError, match="engine 'openvino' cannot run: the package onnx is not installed"):
         engines.load_engine("openvino", network, tmp_path)
 
@@ -369,6 +370,20 @@ def test_bench_infer_writes_a_table_with_what_it_depends_on(tmp_path, capsys):
     assert (table[["p50_ms", "p90_ms", "p99_ms", "ratio"]] > 0).all(axis=None) and (table["difference"] < 1e-4).all()
     assert {"cpu", "threads", "versions", "python", "model", "image_size", "commit"} <= set(table)
     assert "paddlepaddle=" in table["versions"][0]
+
+
+def test_a_table_keeps_the_rows_of_other_processors(tmp_path):
+    path = tmp_path / "t.csv"
+    first = pd.DataFrame({"engine": ["eager", "b"], "ratio": [1, 2.5], "versions": ["1.10", "a, b"], "cpu": "A"})
+    timing.write(first, path)
+    timing.write(first.assign(cpu="B"), path)
+    before = path.read_text().splitlines()
+    timing.write(first.assign(ratio=[1, 3.0], cpu="A"), path)
+    assert path.read_text().splitlines() == [before[0], "eager,1,1.10,A", 'b,3,"a, b",A', *before[1:3]]
+    path.write_text("no,table\n1,2\n")
+    with pytest.raises(ValueError, match=r"t\.csv is damaged or another table \(no column engine, cpu\)"):
+        timing.write(first, path)
+    assert path.read_text() == "no,table\n1,2\n"
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

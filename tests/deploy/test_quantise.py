@@ -223,8 +223,9 @@ def test_without_train_pictures(here, tmp_path):
     (["export", "asymmnet_small", "--int8", "--to", "x", "--calibration", "0"], "'0' is no integer of at least 1"),
 ])
 @pytest.mark.slow
-def test_mistakes_end_in_one_line(home, capsys, arguments, message, monkeypatch):
+def test_mistakes_end_in_one_line(home, sample, sample_home, capsys, arguments, message, monkeypatch):
     monkeypatch.chdir(home)
+    monkeypatch.setenv("ASYMMLIB_HOME", str(sample_home))
     try:
         assert main(arguments) == 2
     except SystemExit as end:  # argparse

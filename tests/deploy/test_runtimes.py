@@ -3,11 +3,10 @@
 A runtime that is not installed is skipped, with the extra that brings it. ONNX Runtime for Node is in test_clients, the
 one for browsers (onnxruntime-web) in tests/book/test_live.py.
 """
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from processes import run_python
 
 from asymmlib.base.extras import missing_package
 from asymmlib.deploy.export import TOLERANCE, difference, eager_logits
@@ -100,8 +99,8 @@ def test_a_runtime_gives_the_logits_of_eager_paddle(package, shipped):
 def test_paddle_inference_in_a_process_without_asymmlib(shipped, tmp_path):
     folder, pictures, expected = shipped
     np.save(tmp_path / "pictures.npy", pictures)
-    subprocess.run([sys.executable, "-W", "ignore", "-c", PADDLE_ALONE, folder, tmp_path / "pictures.npy",
-                    tmp_path / "logits.npz"], check=True, capture_output=True, timeout=300)
+    run_python("-W", "ignore", "-c", PADDLE_ALONE, folder, tmp_path / "pictures.npy", tmp_path / "logits.npz",
+               timeout=300).check_returncode()
     with np.load(tmp_path / "logits.npz") as found:
         for name, part in zip(found.files, (slice(0, 10), slice(0, 1), slice(3, 6)), strict=True):
             assert difference(found[name], expected[part]) <= TOLERANCE

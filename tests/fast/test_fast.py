@@ -8,7 +8,9 @@ import pytest
 from paddle import nn
 
 from asymmlib import fast
+from asymmlib.deploy.timing import typical_network
 from asymmlib.fast import optimizer
+from asymmlib.fast.folding import fold
 from asymmlib.models import create_model
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="no g++ here: the stock path is all there is")
@@ -104,3 +106,21 @@ def test_updates_that_the_kernel_does_not_know_are_left_to_paddle(settings):
             used.clear_grad()
         results.append(layer.weight.numpy())
     assert np.array_equal(*results)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("name", ["asymmnet_large", "asymmnet_small", "mobilenet_v2", "mobilenet_v3_large", "resnet50"])
+def test_folded_batch_norm_answers_alike_and_stays_on_the_kernels(name, monkeypatch):
+    network = typical_network(name)
+    folded = fold(copy.deepcopy(network))
+    assert not [layer for layer in folded.sublayers() if isinstance(layer, nn.BatchNorm2D)]
+    assert network.sublayers() and [layer for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D)]
+    exact, pictures = copy.deepcopy(network).to(dtype="float64"), paddle.randn([3, 3, 64, 64])
+    quick = fast.accelerate(copy.deepcopy(folded))
+    with paddle.no_grad():
+        truth = exact(pictures.astype("float64")).numpy()
+        limit = max(1e-5, 3 * distance(network(pictures).numpy(), truth))
+        assert distance(folded(pictures).numpy(), truth) < limit, "by Paddle's own layers"
+        monkeypatch.setattr(nn.Conv2D, "forward", lambda *_: pytest.fail("a convolution was left to Paddle"))
+        assert distance(quick(pictures).numpy(), truth) < limit

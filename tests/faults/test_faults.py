@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from jupyter_client.manager import start_new_kernel
 from outcomes import BAD
+from processes import run_python
 
 from asymmbook.checkout import project_root, results_dir
 from asymmlib.base.files import atomic_write, locked
@@ -61,8 +62,7 @@ def tally():
 
 def run_script(script, *arguments, patience=1500):
     """The lines of JSON that a script of this folder prints; skipped where it says by 77 that it cannot be tried."""
-    done = subprocess.run([sys.executable, HERE / f"{script}.py", *map(str, arguments)], env=ENVIRONMENT,
-                          capture_output=True, text=True, timeout=patience)
+    done = run_python(HERE / f"{script}.py", *arguments, env=ENVIRONMENT, timeout=patience)
     if done.returncode == 77:
         pytest.skip(f"{script}: this machine has no such disks or networks, or not for this user {done.stderr}")
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "["))], done

@@ -7,6 +7,7 @@ in. All are made by `python -m asymmbook experiments collect`; columns are expla
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,13 @@ def _write(path, frame):
 def held_out_pictures(pictures: str, repeat: float | None, fold: float | None,
                       folder: Path | None = None) -> pd.DataFrame:
     """The pictures that a run of a set and fold held out, in the order of its predictions: name, class, label."""
+    path = trial_dir(folder) / "folds.csv"
+    return _held_out(pictures, repeat, fold, folder, path, path.stat().st_mtime_ns if path.is_file() else 0).copy()
+
+
+@lru_cache(maxsize=64)
+def _held_out(pictures, repeat, fold, folder, path, changed):
+    """The same once for all networks of a page; path and changed: the folds that were read."""
     table = read_folds(folder)
     chosen = table[table["class"].isin(class_sets(Counter(table["class"]))[pictures])]
     rule = chosen.groupby("class").cumcount() % EVERY == 0

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["CANDIDATES", "NETWORKS", "RELEASED", "REPEAT", "SIZE", "SOURCE", "SOURCES", "Candidate", "candidate_run",
-           "chosen", "cost", "source_run"]
+from asymmbook.evidence.transfer import NETWORKS, SOURCES
 
-NETWORKS = ("asymmnet_large-r1", "mobilenet_v2")  # who the recipe is chosen by
+__all__ = ["CANDIDATES", "FOLD", "NETWORKS", "RELEASED", "REPEAT", "SIZE", "SOURCE", "SOURCES", "Candidate",
+           "candidate_run", "chosen", "cost", "source_run"]
+
+# NETWORKS: who the recipe is chosen by; SOURCES: what is pre-trained on. Both are those of the group `transfer`.
 RELEASED = (NETWORKS[0], "asymmnet_small-r1", NETWORKS[1])
 SIZE = 128  # pixels
-SOURCES = {"caltech16": "pretrain74", "next16": "pretrain58"}
 SOURCE: dict[str, Any] = {"epochs": 40, "augmentation": "crop-flip"}  # of the pre-training
 REPEAT, FOLD = 1, 0  # the fold of next16 that candidates are measured on
 

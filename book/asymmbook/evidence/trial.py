@@ -111,11 +111,15 @@ def _tune(tuned, scores):
     for network in LIGHT:
         for setting, fold in tuned[network].runs:
             yield _on("tune", network, setting_recipe(setting), "next16", 0, fold)
-    for model, rates in HEAVY.items():
-        epochs = SHORT if model == "vgg19" else BASE.epochs
-        for rate in rates:
-            recipe = setting_recipe(Setting(rate, BASE.weight_decay)).replace(epochs=epochs)
-            yield _on("tune", model, recipe, "next16", 0, 0)
+    for model in HEAVY:
+        yield from _tune_heavy(model)
+
+
+def _tune_heavy(model):
+    epochs = SHORT if model == "vgg19" else BASE.epochs
+    for rate in HEAVY[model]:
+        recipe = setting_recipe(Setting(rate, BASE.weight_decay)).replace(epochs=epochs)
+        yield _on("tune", model, recipe, "next16", 0, 0)
 
 
 def setting_recipe(setting: Setting) -> Recipe:
@@ -136,16 +140,12 @@ def _which(tuned, scores):
     for network in LIGHT:
         yield from _tuned_runs("a", tuned, network, BASE.replace(name="128px", image_size=128), "caltech16", _folds())
     for model, rates in HEAVY.items():
-        runs = {rate: next(run.name for run in _tune_heavy(model) if run.recipe.base_lr == rate) for rate in rates}
+        runs = {run.recipe.base_lr: run.name for run in _tune_heavy(model)}
         known = all(name in scores for name in runs.values())
         rate = max(rates, key=lambda rate: (scores[runs[rate]], -rate)) if known else BASE.base_lr
         for _, fold in _folds(folds=3 if model == "resnet50" else 1):
             yield _on("a", model, BASE.replace(name="64px", base_lr=rate), "caltech16", 0, fold,
                       awaits=None if known else model)
-
-
-def _tune_heavy(model):
-    return [run for run in _tune({network: tuning(network, {}) for network in LIGHT}, {}) if run.model == model]
 
 
 def _article():
@@ -260,22 +260,21 @@ def _fine_tuning(name, size, thaw):
 
 def _weights(scores):
     """The candidates on next16 by two networks, then what is released, by the one that won."""
-    base, sources = BASE.replace(image_size=shipping.SIZE), {}
-    for pictures, networks in (("next16", shipping.NETWORKS), ("caltech16", shipping.RELEASED)):
-        for network in networks:
-            sources[network, pictures] = _on("weights", network, base.replace(name="source", **shipping.SOURCE),
-                                             shipping.SOURCES[pictures])
+    base = BASE.replace(image_size=shipping.SIZE)
+
+    def source(network, pictures):
+        return _on("weights", network, base.replace(name="source", **shipping.SOURCE), shipping.SOURCES[pictures])
     for network in shipping.NETWORKS:
-        yield (source := sources[network, "next16"])
+        yield (start := source(network, "next16"))
         for name, (pretrained, changes) in shipping.CANDIDATES.items():
             yield _on("weights", network, base.replace(name=name, **changes), "next16", shipping.REPEAT, shipping.FOLD,
-                      start=source.name if pretrained else None)
+                      start=start.name if pretrained else None)
     best = shipping.chosen(scores)
     pretrained, changes = shipping.CANDIDATES[best or next(iter(shipping.CANDIDATES))]
     for network in shipping.RELEASED:
-        yield (source := sources[network, "caltech16"])
+        yield (start := source(network, "caltech16"))
         yield _on("weights", network, base.replace(name="released", test_share=True, **changes), "caltech16",
-                  start=source.name if pretrained else None, awaits=None if best else "recipe")
+                  start=start.name if pretrained else None, awaits=None if best else "recipe")
 
 
 def hours(runs: Iterable[TrialRun], paces: Mapping[tuple[str, int], float] | None = None) -> float:

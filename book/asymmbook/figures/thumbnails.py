@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from asymmbook.checkout import project_root, results_dir
 from asymmbook.evidence import findings
 from asymmbook.evidence.reference import read_table
+from asymmbook.evidence.speeds import of_processor, read_speeds, training
 from asymmbook.evidence.summary import accuracies
 from asymmbook.figures.style import COLOURS, colour_of, in_style
 from asymmlib.base.tables import read_table as read_csv
@@ -85,7 +86,7 @@ def _rates(axes):
 
 
 def _speeds(axes):
-    table = read_csv(results_dir() / "bench.csv", ("case",))
+    table = of_processor(read_speeds())
     rows = table[(table["size"] == 64) & (table["batch"] == 32)].sort_values("images_per_s")
     axes.set(xscale="log")
     axes.barh(range(len(rows)), rows["images_per_s"],
@@ -93,7 +94,7 @@ def _speeds(axes):
 
 
 def _engines(axes):
-    table = read_csv(results_dir() / "bench_infer.csv", ("engine",))
+    table = of_processor(read_csv(results_dir() / "bench_infer.csv", ("engine", "cpu")))
     rows = table[table["batch"] == table["batch"].min()].sort_values("images_per_s")
     axes.bar(range(len(rows)), rows["images_per_s"],
              color=[_seen(colour_of(name, place)) for place, name in enumerate(rows["engine"])])
@@ -161,7 +162,7 @@ def _two(axes):
 
 
 def _roof(axes):
-    row = read_csv(results_dir() / "bench.csv", ("case",)).iloc[0]
+    row = training(read_speeds()).iloc[0]
     x = np.logspace(-1, 3, 100)
     axes.plot(x, np.minimum(row["peak_gflops"], x * row["bandwidth_gb_s"]), color=MIDDLE, linewidth=2.4)
     axes.set(xscale="log", yscale="log")

@@ -57,6 +57,12 @@ def runtime_dir() -> Path:
     return project_root() / "book" / "live" / "node_modules" / "onnxruntime-web"
 
 
+def runtime_version() -> str:
+    """The name and the version of that package, for records."""
+    package = json.loads((runtime_dir() / "package.json").read_text(encoding="utf-8"))
+    return f"{package['name']} {package['version']}"
+
+
 def obstacle() -> str:
     """Why the demo cannot be built here, with what to do, or an empty text."""
     if missing_package("onnx"):

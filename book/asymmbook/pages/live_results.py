@@ -1,6 +1,6 @@
 """What `book/live.md` prints of recorded numbers: other pictures, heads from few pictures, time by operator.
 
-Recorded by `python -m asymmbook unknown`, `heads` and `live-operators`.
+Recorded by `python -m asymmbook unknown`, `heads`, `live-operators` and `live-webgpu`.
 """
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from asymmbook.pages.tables import bullets, markdown_table, percent
 from asymmbook.pages.wasm import CONVOLUTION
 from asymmlib.base.tables import read_table
 from asymmlib.complexity import count
-from asymmlib.models import create_model
+from asymmlib.models import MODELS, create_model
 from asymmlib.weights.released import RELEASED, find_released
 
-__all__ = ["heads", "none_of_these", "operators", "slower", "taught"]
+__all__ = ["heads", "none_of_these", "operators", "slower", "taught", "webgpu"]
 
 SMALL = 0.01  # of the time: operators below it share a row
 
@@ -119,3 +119,15 @@ def slower(folder: Path | None = None) -> str:
 def _shown(operator):
     """An operator's name: of ONNX as code, of a kind of convolution as words."""
     return operator if CONVOLUTION in operator else f"`{operator}`"
+
+
+def webgpu(folder: Path | None = None) -> str:
+    """The table of the networks by WebAssembly and by WebGPU on one graphics chip, and a sentence on their answers."""
+    table = read_table((folder or results_dir()) / "live-webgpu.csv", ("network", "adapter", "wasm_ms", "webgpu_ms"))
+    rows = [{"network": MODELS[row.network.split("-")[0]].label, "WebAssembly, ms": f"{row.wasm_ms:.1f}",
+             "WebGPU, ms": f"{row.webgpu_ms:.1f}"} for row in table.itertuples()]
+    apart = table[["from_python", "logits_from_wasm"]].max().max()
+    said = (f"On an {table['adapter'].iloc[0]}, {table['on_chip'].sum()} of {table['nodes'].sum()} nodes of the graphs "
+            f"ran on the chip. No logit was more than {apart:.1g} away from those of WebAssembly and of Python; the "
+            f"largest is {table['largest'].max():.1f}.")
+    return f"{markdown_table(pd.DataFrame(rows))}\n\n{said}"

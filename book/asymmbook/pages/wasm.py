@@ -12,7 +12,7 @@ import pandas as pd
 
 from asymmbook.checkout import results_dir
 from asymmbook.pages.browser import chromium
-from asymmbook.pages.live import RUNTIME, SHOWN, runtime_dir
+from asymmbook.pages.live import RUNTIME, SHOWN, runtime_dir, runtime_version
 from asymmlib.deploy.onnx_graph import make_onnx
 from asymmlib.deploy.timing import machine, write
 from asymmlib.runs import load_pretrained
@@ -94,10 +94,9 @@ def record() -> pd.DataFrame:
     size = sizes.pop()
     found, version = profiles({name: make_onnx(classifier.network, size).SerializeToString()
                                for name, classifier in networks.items()}, size)
-    package = json.loads((runtime_dir() / "package.json").read_text(encoding="utf-8"))
     table = pd.concat([operators(lines).assign(network=name) for name, lines in found.items()], ignore_index=True)
     table = table[["network", "operator", "calls", "ms"]].assign(
-        image_size=size, runs=RUNS, runtime=f"{package['name']} {package['version']}", browser=f"Chromium {version}",
+        image_size=size, runs=RUNS, runtime=runtime_version(), browser=f"Chromium {version}",
         **machine(PACKAGES))
     write(table, results_dir() / "live-operators.csv")
     return table

@@ -33,7 +33,7 @@ globalThis.live = (() => {
       showSamples(globalThis.liveSamples);
       element("live-panel").hidden = element("live-teach").hidden = false;
       element("live-load").hidden = true;
-      element("live-gpu").hidden = !await navigator.gpu?.requestAdapter();
+      element("live-gpu").hidden = !await liveEngine.hasGpu();
       say(text.ready);
       element("live-file").focus();
     } catch (error) {
@@ -49,8 +49,9 @@ globalThis.live = (() => {
     try {
       say(text.timing);
       const gpu = await liveEngine.loadRuntime(text.missing, "runtime-webgpu", "wasm-webgpu"), news = [];
+      for (const model of models) model.other = await liveEngine.open(gpu, model.bytes, "webgpu"); // all or none
       for (const model of models) {
-        const found = await liveEngine.challenge(model, await liveEngine.open(gpu, model.bytes, "webgpu"));
+        const found = await liveEngine.challenge(model, model.other);
         news.push(text.compared(model.label, found.before.toFixed(1), found.after.toFixed(1), found.faster));
       }
       say(text.results(news[0], news.slice(1)));
@@ -117,7 +118,7 @@ globalThis.live = (() => {
         await new Promise((resolve) => setTimeout(resolve)); // let the page draw
         const result = results[model.name] = await liveEngine.run(model, decoded, RUNS);
         showSeen(result.pixels, model.size);
-        best.push(showResult(model, result));
+        best.push(showResult(model, result), ...(result.failed ? [text.lostGpu(model.label)] : []));
       }
       element("live-results").hidden = false;
       say(text.results(name, [...best, ...extras.map((extra) => extra(results)).filter(Boolean)]));

@@ -42,7 +42,8 @@ globalThis.liveWords = {
         gpu: (megabytes) => `Try the graphics chip, too (WebGPU, ${megabytes} MB)`,
         timing: "Timing both …", noGpu: (reason) => `The graphics chip is of no use here: ${reason}`,
         compared: (label, cpu, gpu, faster) => `${label}: ${cpu} ms without, ${gpu} ms with the graphics chip; `
-          + `${faster ? "with" : "without"} it from now on` },
+          + `${faster ? "with" : "without"} it from now on`,
+        lostGpu: (label) => `The graphics chip was lost; ${label} without it from now on` },
   zh: { demo: "互动演示", load: (megabytes) => `加载演示（${megabytes} MB）`,
         knows: (labels, photos) => `${labels} 只认识以下类别（${photos ? "照片" : "合成图片"}）：`,
         and: (labels) => labels.join("、"), list: (names) => names.join("、"),
@@ -81,5 +82,6 @@ globalThis.liveWords = {
         gpu: (megabytes) => `也试试图形处理器（WebGPU，${megabytes} MB）`,
         timing: "正在分别计时……", noGpu: (reason) => `图形处理器在这里用不上：${reason}`,
         compared: (label, cpu, gpu, faster) => `${label}：不用图形处理器 ${cpu} 毫秒，使用时 ${gpu} 毫秒，`
-          + `此后${faster ? "使用" : "不用"}` },
+          + `此后${faster ? "使用" : "不用"}`,
+        lostGpu: (label) => `图形处理器已失去连接，${label} 此后不用` },
 };

@@ -175,6 +175,7 @@ owndata: $(READY)
 bench: $(READY)
 	$(RUN) -m asymmlib prepare --data sample
 	$(RUN) benchmarks/bench.py
+	$(RUN) benchmarks/kernel_times.py
 
 # The drawings of the pages, book/images/*.svg, after a change of asymmbook.figures
 figures: $(READY)

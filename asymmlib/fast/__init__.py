@@ -112,7 +112,16 @@ def _mobilenet_v3(self, x):
     return self.classifier(x.flatten(1)) if self.num_classes > 0 else x
 
 
+def _resnet(self, x):
+    x = run(x, self.conv1, self.bn1, self.relu, self.maxpool, self.layer1, self.layer2, self.layer3, self.layer4)
+    x = self.avgpool(x) if self.with_pool else x
+    return self.fc(x.flatten(1)) if self.num_classes > 0 else x
+
+
 def _resnet_block(self, x):
+    y = run_alone(x, self)
+    if y is not None:
+        return y
     y = run(x, self.conv1, self.bn1, self.relu, self.conv2, self.bn2, self.relu, self.conv3, self.bn3)
     return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
@@ -127,7 +136,7 @@ def _average(self, x):
 _FORWARDS = {
     nn.Sequential.forward: _sequence, nn.AdaptiveAvgPool2D.forward: _average, AsymmNet.forward: _asymmnet,
     resnet.BottleneckBlock.forward: _resnet_block, models.MobileNetV2.forward: _mobilenet_v2,
-    models.MobileNetV3Large.forward: _mobilenet_v3,
+    models.MobileNetV3Large.forward: _mobilenet_v3, models.ResNet.forward: _resnet,
     **{kind.forward: _alone(kind) for kind in (
         nn.Conv2D, ConvBNAct, AsymmetricalBottleneck, mobilenetv2.InvertedResidual, mobilenetv3.InvertedResidual)},
 }

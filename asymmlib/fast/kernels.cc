@@ -35,6 +35,7 @@ struct Layer {
   Int kind, N, C, H, W, side, copies, O, K, S, activation, norm, in_activation;
   Int planar;             // whether x is [N, C, H, W] (a dense step whose input needs no gradient)
   Int known, accumulate;  // backward: gz has passed the activation, ggamma and gbeta are given; add to gx and gside
+  Int rectify;            // whether what has been added to its residual is cut off below 0
   Int oh() const { return (H - 1) / S + 1; }  // K is odd and the padding K / 2
   Int ow() const { return (W - 1) / S + 1; }
   Int area() const { return oh() * ow(); }
@@ -119,9 +120,10 @@ template <class F> inline void each(Int n, F f) {
 #pragma omp simd
   for (Int i = 0; i < n; i++) f(i);
 }
-// d = act(bn(x)) * factor, or + residual, for rows of channels, of which the first is row `first` of the tensor.
+// d = act(bn(x)) * factor, or + residual and then at least `low`, for rows of channels, of which the first is row `first`
+// of the tensor.
 void apply(const Channels& c, const float* x, float* d, Int rows, const float* factor = nullptr, Int area = 1,
-           Int first = 0, const float* residual = nullptr) {
+           Int first = 0, const float* residual = nullptr, float low = -INFINITY) {
   const auto with = [&](auto kind, auto multiplies, auto adds) {
     c.each_line(rows, multiplies, [&](Int row, Int n) {
       const float *k = c.k.data(), *o = c.o.data(), *s = x + row * c.C, high = c.high;
@@ -130,7 +132,7 @@ void apply(const Channels& c, const float* x, float* d, Int rows, const float* f
       float* to = d + row * c.C;
       each(n, [=](Int i) {
         const float v = activate<kind>(k[i] * s[i] + o[i], high);
-        to[i] = multiplies ? v * f[i] : adds ? v + r[i] : v;
+        to[i] = multiplies ? v * f[i] : adds ? std::max(v + r[i], low) : v;
       });
     });
   };
@@ -264,17 +266,41 @@ void finish(const Job& j) {  // writes z, if it is wanted
   const Channels channels(j.out, j.activation, j.O);
   in_pieces(j.rows(), [&](Int, Int first, Int rows) {
     apply(channels, j.y + first * j.O, j.z + first * j.O, rows, nullptr, 1, first,
-          j.residual ? j.residual + first * j.O : nullptr);
+          j.residual ? j.residual + first * j.O : nullptr, j.rectify ? 0 : -INFINITY);
+  });
+}
+void rectify_gradient(const Job& j) {  // in its place, which the residual's gradient shares
+  in_pieces(j.rows(), [&](Int, Int first, Int rows) {
+    each(rows * j.O, [z = j.z + first * j.O, g = (float*)j.gz + first * j.O](Int i) { g[i] = z[i] > 0 ? g[i] : 0; });
   });
 }
 
 // layout --------------------------------------------------------------------------------------------------------
+constexpr int LANES = __BIGGEST_ALIGNMENT__ / sizeof(float);  // as many as the widest registers hold
+template <int L> struct Lanes { typedef float V __attribute__((vector_size(L * sizeof(float)), aligned(4))); };
+// GCC and Clang let a vector alias what it consists of.
+template <int L> using Vec = typename Lanes<L>::V;
+template <int L> inline Vec<L>& vec(const float* p) { return *(Vec<L>*)p; }
+// Four rows of four: d has the columns.
+inline void transpose4(const float* s, Int s_row, float* d, Int d_row) {
+  typedef Vec<4> V;
+  const V a = vec<4>(s), b = vec<4>(s + s_row), c = vec<4>(s + 2 * s_row), e = vec<4>(s + 3 * s_row);
+  const V p = {a[0], b[0], a[1], b[1]}, q = {a[2], b[2], a[3], b[3]};
+  const V u = {c[0], e[0], c[1], e[1]}, v = {c[2], e[2], c[3], e[3]};
+  vec<4>(d) = V{p[0], p[1], u[0], u[1]}, vec<4>(d + d_row) = V{p[2], p[3], u[2], u[3]};
+  vec<4>(d + 2 * d_row) = V{q[0], q[1], v[0], v[1]}, vec<4>(d + 3 * d_row) = V{q[2], q[3], v[2], v[3]};
+}
 void transpose(const float* s, Int rows, Int columns, float* d) {  // d[columns, rows], in tiles that stay in cache
-  constexpr Int T = 16;
+  constexpr Int T = 64;
   for (Int r = 0; r < rows; r += T)
-    for (Int c = 0; c < columns; c += T)
-      for (Int i = r; i < std::min(r + T, rows); i++)
-        for (Int k = c; k < std::min(c + T, columns); k++) d[k * rows + i] = s[i * columns + k];
+    for (Int c = 0; c < columns; c += T) {
+      const Int r_end = std::min(r + T, rows), c_end = std::min(c + T, columns);
+      const Int r4 = r + (r_end - r) / 4 * 4, c4 = c + (c_end - c) / 4 * 4;  // as far as fours go
+      for (Int k = c; k < c4; k += 4)
+        for (Int i = r; i < r4; i += 4) transpose4(s + i * columns + k, columns, d + k * rows + i, rows);
+      for (Int k = c; k < c_end; k++)
+        for (Int i = k < c4 ? r4 : r; i < r_end; i++) d[k * rows + i] = s[i * columns + k];
+    }
 }
 void transpose_pictures(const Job& j, const float* s, float* d, bool inner) {
   const Int area = j.H * j.W, size = j.C * area;
@@ -298,11 +324,6 @@ void pool_forward(const Job& j) {  // z: means of the planes of a raw x
 }
 
 // depthwise convolution -----------------------------------------------------------------------------------------
-constexpr int LANES = __BIGGEST_ALIGNMENT__ / sizeof(float);  // as many as the widest registers hold
-template <int L> struct Lanes { typedef float V __attribute__((vector_size(L * sizeof(float)), aligned(4))); };
-// GCC and Clang let a vector alias what it consists of.
-template <int L> using Vec = typename Lanes<L>::V;
-template <int L> inline Vec<L>& vec(const float* p) { return *(Vec<L>*)p; }
 // Asks for the same channels some pixels ahead: lines so far apart are fetched by no processor of its own accord.
 inline void ahead(const float* p, Int step) { __builtin_prefetch(p + 16 * step); }
 inline void ahead_to_write(const float* p, Int step) { __builtin_prefetch(p + 16 * step, 1); }
@@ -760,6 +781,7 @@ void run_forward(const Job& j) {
 void run_backward(const Job& j) {  // that of a pool is done by the step whose planes it has
   if (j.kind == ENTER && j.gx) transpose_pictures(j, j.gz, j.gx, false);
   if (j.kind == LEAVE) transpose_pictures(j, j.gz, j.gx, true);
+  if (j.rectify) rectify_gradient(j);
   if (j.kind == DENSE) dense_backward(j);
   if (j.kind == DEPTHWISE) depthwise_backward(j);
 }

@@ -80,20 +80,24 @@ class Stage(NamedTuple):
 
 class Block(NamedTuple):
     """Stages one after the other; `squeeze`: the two of squeeze-and-excitation in front of the last; `shortcut`: the
-    input is added to the output. Without stages it is the means of the planes, [N, C, 1, 1], of the block before."""
+    input, or what the stage `beside` makes of it, is added to the output, and the sum rectified where `rectify` says
+    so. Without stages it is the means of the planes, [N, C, 1, 1], of the block before."""
 
     stages: tuple[Stage, ...] = ()
     squeeze: tuple[Stage, ...] = ()
     shortcut: bool = False
+    beside: Stage | None = None
+    rectify: bool = False
 
     def plan(self) -> Plan:
         """Its numbers."""
-        return Plan(tuple(stage.convolution() for stage in self.stages),
-                    tuple(stage.convolution() for stage in self.squeeze), self.shortcut)
+        stages, squeeze = (tuple(stage.convolution() for stage in some) for some in (self.stages, self.squeeze))
+        return Plan(stages, squeeze, self.shortcut, self.beside and self.beside.convolution(), self.rectify)
 
     def in_order(self) -> tuple[Stage, ...]:
         """All stages in the order in which they run."""
-        return (*self.stages[:-1], *self.squeeze, *self.stages[-1:])
+        beside = () if self.beside is None else (self.beside,)
+        return (*self.stages[:-1], *self.squeeze, *beside, *self.stages[-1:])
 
 
 class _Lease:
@@ -183,7 +187,9 @@ def covers(block: Block, shape: Sequence[int]) -> list[int] | None:
         if bn is not None and _by_batch(bn) and n * h * w == 1:  # Paddle leaves out batch norm over a single number
             return None
     known = all(_known(stage.conv, stage.bn) and stage.conv._kernel_size == [1, 1] for stage in block.squeeze)
-    return [n, channels, h, w] if known else None
+    after = [n, channels, h, w]
+    joins = block.beside is None or covers(Block((block.beside,)), first) == after
+    return after if known and joins else None
 
 
 def _by_batch(bn):

@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import paddle
 from paddle import nn
-from paddle.vision.models import mobilenetv2, mobilenetv3
+from paddle.vision.models import mobilenetv2, mobilenetv3, resnet
 
 from asymmlib.fast.kernels import ACTIVATIONS, Block, Stage, covers, run_chain, suits
 from asymmlib.network import AsymmetricalBottleneck, ConvBNAct, SqueezeExcitation
@@ -93,8 +93,12 @@ def _conv_bn_act(layer):
 
 def _standard(*parts):
     """Whether each is a ConvBNAct, without a hook, of a convolution and batch norm (folded: none) as Paddle has it."""
-    return all(type(part) is ConvBNAct and _all_own(part) and own(part.conv, nn.Conv2D)
-               and (own(part.bn, nn.BatchNorm2D) or own(part.bn, nn.Identity)) for part in parts)
+    return all(type(part) is ConvBNAct and _all_own(part) and _normed(part.conv, part.bn) for part in parts)
+
+
+def _normed(conv, bn):
+    """Whether these are a convolution and batch norm (folded: none) as Paddle has them."""
+    return own(conv, nn.Conv2D) and (own(bn, nn.BatchNorm2D) or own(bn, nn.Identity))
 
 
 def _stage(part, copies=0):
@@ -140,6 +144,18 @@ def _mobilenet_v3(block):
         block) else None
 
 
+def _resnet(block):
+    """A bottleneck block of ResNet, whose shortcut may be a convolution with batch norm."""
+    pairs = [(block.conv1, block.bn1), (block.conv2, block.bn2), (block.conv3, block.bn3)]
+    down = block.downsample
+    pairs += [] if down is None else [tuple(down.children()) if own(down, nn.Sequential) else ()]
+    if not (_all_own(block) and own(block.relu, nn.ReLU) and all(len(pair) == 2 and _normed(*pair) for pair in pairs)):
+        return None
+    first, second, third, *beside = (Stage(conv, None if own(bn, nn.Identity) else bn) for conv, bn in pairs)
+    inner = first._replace(activation=nn.ReLU), second._replace(activation=nn.ReLU)
+    return Block((*inner, third), shortcut=True, beside=next(iter(beside), None), rectify=True)
+
+
 def is_mean(pool: nn.AdaptiveAvgPool2D) -> bool:
     """Whether a pooling makes one number of each plane of `[N, C, H, W]`."""
     return pool._output_size in (1, [1, 1], (1, 1)) and pool._data_format == "NCHW"
@@ -152,5 +168,5 @@ def _pool(layer):
 _BLOCKS: dict[Callable, Callable] = {
     ConvBNAct.forward: _conv_bn_act, AsymmetricalBottleneck.forward: _bottleneck,
     mobilenetv2.InvertedResidual.forward: _mobilenet_v2, mobilenetv3.InvertedResidual.forward: _mobilenet_v3,
-    nn.AdaptiveAvgPool2D.forward: _pool,
+    resnet.BottleneckBlock.forward: _resnet, nn.AdaptiveAvgPool2D.forward: _pool,
 }

@@ -16,7 +16,7 @@ __all__ = ["LAYER", "TENSORS", "Convolution", "Plan", "Program", "build"]
 
 # the fields of the structs Layer and Tensors in kernels.cc, in their order; `kernels` compares the sizes
 LAYER = ("kind", "n", "c", "h", "w", "side", "copies", "out", "kernel", "stride", "activation", "norm",
-         "in_activation", "planar", "known", "accumulate")
+         "in_activation", "planar", "known", "accumulate", "rectify")
 TENSORS = ("x", "side_x", "weight", "in_gamma", "in_beta", "in_mean", "in_scale", "gamma", "beta", "mean", "scale",
            "running_mean", "running_var", "factor", "residual", "y", "z", "gz", "gpool",
            "gx", "gside", "gweight", "ggamma", "gbeta", "gfactor", "in_ggamma", "in_gbeta")
@@ -43,12 +43,20 @@ class Convolution(NamedTuple):
 class Plan(NamedTuple):
     """A block: convolutions one after the other, with squeeze-and-excitation in front of the last one, and a shortcut.
 
-    Without convolutions it is the means of the planes.
+    beside: a convolution of the input that is the shortcut; rectify: the sum is cut off below 0. Without convolutions
+    it is the means of the planes.
     """
 
     stages: tuple[Convolution, ...] = ()
     squeeze: tuple[Convolution, ...] = ()
     shortcut: bool = False
+    beside: Convolution | None = None
+    rectify: bool = False
+
+    def in_order(self) -> tuple[Convolution, ...]:
+        """All convolutions in the order in which they run."""
+        beside = () if self.beside is None else (self.beside,)
+        return (*self.stages[:-1], *self.squeeze, *beside, *self.stages[-1:])
 
 
 @dataclass
@@ -94,7 +102,7 @@ class Program:
 
     def __init__(self, plans: Sequence[Plan], shape: Sequence[int], differentiate: bool, wants_x: bool) -> None:
         self.steps: list[Step] = []
-        self.count = sum(len(stage.parameters) for plan in plans for stage in (*plan.stages, *plan.squeeze))
+        self.count = sum(len(stage.parameters) for plan in plans for stage in plan.in_order())
         self._next = PARAMETERS
         first = Value(tuple(shape), (INPUT, 0), wanted=wants_x)  # type: ignore[arg-type]
         first_stage = plans[0].stages[0]
@@ -130,15 +138,18 @@ class Program:
                 means = self._step({"kind": POOL}, y, (*y.shape[:2], 1, 1)).out
                 reduced = self._convolution(plan.squeeze[0], means)
                 more["factor"] = self._convolution(plan.squeeze[1], reduced, finished=True)
+            if last and plan.shortcut:
+                more["residual"] = x if plan.beside is None else self._convolution(plan.beside, x, finished=True)
             y = self._convolution(stage, y, side=x if stage.copies else None, finished=last and not raw,
-                                  residual=x if last and plan.shortcut else None, **more if last else {})
+                                  rectify=last and plan.rectify, **more)
         return y
 
-    def _convolution(self, stage, x, finished=False, **more):
+    def _convolution(self, stage, x, finished=False, rectify=False, **more):
         n, _, h, w = x.shape
         shape = n, stage.out, (h - 1) // stage.stride + 1, (w - 1) // stage.stride + 1
         numbers = {"kind": DEPTHWISE if stage.depthwise else DENSE, "kernel": stage.kernel, "stride": stage.stride,
-                   "activation": stage.activation, "norm": stage.norm, "copies": stage.copies}
+                   "activation": stage.activation, "norm": stage.norm, "copies": stage.copies,
+                   "rectify": rectify}
         if more.get("side") is not None:
             numbers["side"] = more["side"].shape[1]
         own = {name: (self._next + i, 0) for i, name in enumerate(stage.parameters)}

@@ -129,13 +129,56 @@ def test_a_bottleneck_is_a_chain_and_leaves_the_gradient_it_is_given_alone(chain
     assert chains == [[3]] and np.array_equal(given.numpy(), before)
 
 
-@needs_kernels
-@pytest.mark.parametrize("stride", [1, 2])
-def test_bottleneck_of_resnet(chains, stride):
-    paddle.seed(1)
+def bottleneck_of_resnet(stride=1, **settings):
+    """One whose shortcut is a convolution, as at the beginning of a stage."""
     shortcut = nn.Sequential(nn.Conv2D(8, 16, 1, stride, bias_attr=False), nn.BatchNorm2D(16))
-    agree(resnet.BottleneckBlock(8, 4, stride, shortcut), [(4, 8, 14, 13)], as_good_as_stock=True)
-    assert chains == [[1, 1, 1], [1]]
+    return resnet.BottleneckBlock(8, 4, stride, shortcut, **settings)
+
+
+@needs_kernels
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("make", [bottleneck_of_resnet, lambda: bottleneck_of_resnet(2),
+                                  lambda: resnet.BottleneckBlock(16, 4)])
+def test_bottlenecks_of_resnet_are_one_chain(chains, make, training):
+    paddle.seed(1)
+    stage = nn.Sequential(make(), resnet.BottleneckBlock(16, 4))  # the second's gradients enter the first's shortcut
+    for name, value in stage.named_parameters():
+        if value.ndim == 1 and not value.stop_gradient:  # batch norm that does something
+            value.set_value(value + 0.3 * paddle.randn(value.shape))
+    stage.train() if training else stage.eval()
+    agree(stage, [(4, make().conv1._in_channels, 14, 13)], as_good_as_stock=True)
+    assert chains == [[3, 3]]
+
+
+@needs_kernels
+@pytest.mark.parametrize(("change", "wanted"), [
+    (lambda block: block.conv2.register_forward_post_hook(lambda *_: None), [[1], [1], [1]]),
+    (lambda block: block.relu.register_forward_post_hook(lambda *_: None), [[1], [1], [1], [1]]),
+    (lambda block: setattr(block, "relu", nn.Hardswish()), [[1, 1, 1], [1]]),
+    (lambda block: setattr(block, "bn3", nn.GroupNorm(4, 16)), [[1, 1, 1], [1]]),
+    (lambda block: setattr(block, "downsample", nn.Conv2D(8, 16, 1, bias_attr=False)), [[1, 1, 1], [1]]),
+    (lambda block: setattr(block, "downsample", nn.Sequential(block.downsample, nn.ReLU())), [[1, 1, 1], [1]])])
+def test_an_unusual_bottleneck_of_resnet_computes_what_paddle_does(chains, change, wanted):
+    paddle.seed(1)
+    block = bottleneck_of_resnet()
+    change(block)
+    agree(block, [(4, 8, 14, 13)], as_good_as_stock=True)
+    assert chains == wanted
+
+
+@needs_kernels
+def test_bottlenecks_of_grouped_convolutions_keep_the_rest_on_the_kernels(chains):
+    paddle.seed(1)
+    agree(bottleneck_of_resnet(groups=2, base_width=64), [(4, 8, 14, 13)], as_good_as_stock=True)
+    assert chains == [[1], [1], [1]]
+
+
+@needs_kernels
+def test_resnet_is_two_chains_around_its_pooling(chains):
+    network, x = inferring(create_model("resnet50", 4)), paddle.randn([2, 3, 64, 64])
+    usual = network(x).numpy()
+    assert np.allclose(fast.accelerate(network)(x).numpy(), usual, atol=1e-4 * np.abs(usual).max())
+    assert chains == [[1], [3] * 16]
 
 
 @needs_kernels

@@ -2,7 +2,8 @@
 
 `bench-rounds.csv` holds every round, `bench.csv` a row a case: medians, spread, memory, and where it ran. Ratios are
 taken within a round, then their median and their range over rounds; rows that were recorded before rounds were kept
-have only the ratio of two medians. results/README.md explains the columns.
+have only the ratio of two medians. `bench-kernels.csv` has the parts of a training step. results/README.md explains the
+columns.
 """
 import hashlib
 import io
@@ -17,7 +18,8 @@ from asymmlib.base.files import atomic_write
 from asymmlib.base.tables import read_table
 
 __all__ = ["ASYMMNET", "BOOK", "STOCK", "Ratio", "kernels_digest", "of_processor", "processors", "ratio",
-           "read_rounds", "read_speeds", "record", "shown", "summarise", "training", "with_memory"]
+           "read_kernels", "read_rounds", "read_speeds", "record", "record_kernels", "shown", "summarise", "training",
+           "with_memory"]
 
 ASYMMNET, STOCK, BOOK = "asymmnet_large", "stock", "book"
 SAME = ["cpu", "network", "size", "batch", "width"]  # what the contestants of a ratio have in common
@@ -26,6 +28,8 @@ ROUNDS = [*CASE, "round", "images_per_s", "load", "steal", "others", "disturbed"
 ORDER = ["network", "case", "size", "batch", "width", "images_per_s", "low", "high", "rounds", "disturbed", "steps",
          "peak_mib", "seconds", "ratio_to_stock", "ratio_low", "ratio_high", "memory_to_stock", "peak_gflops",
          "bandwidth_gb_s", "cpu", "cores", "threads", "python", "commit", "kernels", "versions"]
+KERNELS = ["kernel", "direction", "size", "batch", "seconds", "low", "high", "calls", "operations", "bytes", "rounds",
+           "disturbed", "counters", *ORDER[ORDER.index("peak_gflops"):]]
 
 
 class Ratio(NamedTuple):
@@ -47,6 +51,12 @@ def read_rounds(folder: Path | None = None) -> pd.DataFrame:
     """The rows of bench-rounds.csv; none where no rounds were kept."""
     return read_table((folder or results_dir()) / "bench-rounds.csv", (*CASE, "round", "images_per_s"),
                       absent=pd.DataFrame(columns=ROUNDS))
+
+
+def read_kernels(folder: Path | None = None) -> pd.DataFrame:
+    """The rows of bench-kernels.csv, the seconds of a training step by kernel; none where none was recorded."""
+    return read_table((folder or results_dir()) / "bench-kernels.csv", (*KERNELS[:5], "cpu"), {"kernels": str},
+                      absent=pd.DataFrame(columns=KERNELS))
 
 
 def kernels_digest() -> str:
@@ -143,11 +153,17 @@ def record(rows: pd.DataFrame, rounds: pd.DataFrame | None = None, folder: Path 
     return read_speeds(folder)
 
 
-def _replace(path, rows, kind):
+def record_kernels(rows: pd.DataFrame, folder: Path | None = None) -> pd.DataFrame:
+    """Put one processor's seconds by kernel in the place of its earlier ones; return all rows of bench-kernels.csv."""
+    _replace((folder or results_dir()) / "bench-kernels.csv", rows.reindex(columns=KERNELS))
+    return read_kernels(folder)
+
+
+def _replace(path, rows, kind=None):
     new = _as_text(rows.to_csv(index=False, float_format="%.5g"))
     old = _as_text(path.read_text(encoding="utf-8")).reindex(columns=list(new)) if path.is_file() else new.head(0)
     mine = old["cpu"].isin(new["cpu"])
-    same = mine & ((old["case"] == BOOK) == (kind == "book"))
+    same = mine if kind is None else mine & ((old["case"] == BOOK) == (kind == "book"))
     with atomic_write(path) as file:
         file.write(pd.concat([new, old[mine & ~same], old[~mine]]).to_csv(index=False, lineterminator="\n").encode())
 

@@ -19,6 +19,7 @@ __all__ = ["plot_accuracy", "plot_bands", "plot_differences", "plot_fronts", "pl
            "plot_rates", "plot_reach", "plot_roofline", "plot_sizes", "plot_speeds"]
 
 FAR = 3  # times the middle half's spread below it: as statisticians mark what lies far out
+ROOF_COLOURS = ("vermilion", "blue", "green", "purple", "orange")
 EDGE = 0.008  # how far above the lower edge such a mark stands
 
 
@@ -57,18 +58,22 @@ def plot_speeds(table: pd.DataFrame, size: int) -> Figure:
     return figure
 
 
-def plot_roofline(points: Mapping[str, tuple[float, float]], peak_gflops: float, bandwidth_gb_s: float) -> Figure:
+def plot_roofline(points: Mapping[str, tuple[float, float]], peak_gflops: float, bandwidth_gb_s: float,
+                  title: str = "Where a training step lies under the roof") -> Figure:
     """Speed against arithmetic intensity under the measured roof.
 
-    `points` is {name: (operations per byte, GFLOP/s)}; both axes are logarithmic.
+    `points` is {name: (operations per byte, GFLOP/s)}; both axes are logarithmic. Where there are many, the second half
+    has the first half's colours.
     """
     use_style()
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.4))
+    half = len(points) if len(points) <= len(ROOF_COLOURS) else -(-len(points) // 2)
+    looks = [(marker, colour) for marker in "os" for colour in ROOF_COLOURS[:half]]
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.0 + 0.2 * len(points)))
     x = np.logspace(-1, 3, 200)
     axis.plot(x, np.minimum(peak_gflops, x * bandwidth_gb_s), color=COLOURS["black"], label="measured roof")
-    for (name, (intensity, speed)), colour in zip(points.items(), ("vermilion", "blue", "green"), strict=False):
-        axis.plot(intensity, speed, "o", color=COLOURS[colour], label=name)
-    axis.set(title="Where a training step lies under the roof", xscale="log", yscale="log",
+    for (name, (intensity, speed)), (marker, colour) in zip(points.items(), looks, strict=False):
+        axis.plot(intensity, speed, marker, color=COLOURS[colour], label=name)
+    axis.set(title=title, xscale="log", yscale="log",
              xlabel="floating-point operations per byte of memory traffic", ylabel="GFLOP per second")
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -1,0 +1,63 @@
+"""The table, points and sentence of the page about speed that say where the time of a training step goes."""
+import pandas as pd
+
+__all__ = ["points", "rest", "sentence", "shares", "table"]
+
+WHOLE, OPTIMISER, REST = "whole step", "optimiser", "outside the kernels"
+FAST, SLOW = 0.5, 0.25  # shares of the measured peak that the sentence sorts kernels by
+
+
+def shares(part: pd.DataFrame, size: int) -> pd.DataFrame:
+    """The kernels of a step at a picture size, those that take longest first, of one processor's rows.
+
+    Columns beside the recorded ones: step, the share of the whole step; gflops and peak, its share of the measured
+    peak; gb_s (at least: every tensor counted once) and bandwidth, its share of what was measured.
+    """
+    rows = part[(part["size"] == size) & (part["kernel"] != WHOLE)].sort_values("seconds", ascending=False)
+    gflops, gb_s = (rows[name] / rows["seconds"] / 1e9 for name in ("operations", "bytes"))
+    return rows.assign(step=rows["seconds"] / _whole(part, size), gflops=gflops, peak=gflops / rows["peak_gflops"],
+                       gb_s=gb_s, bandwidth=gb_s / rows["bandwidth_gb_s"])
+
+
+def _whole(part, size):
+    return part.loc[(part["size"] == size) & (part["kernel"] == WHOLE), "seconds"].iloc[0]
+
+
+def rest(part: pd.DataFrame, size: int) -> float:
+    """Share of a step that passes outside the kernels: Python, Paddle, the loss."""
+    return 1 - shares(part, size)["step"].sum()
+
+
+def table(part: pd.DataFrame, size: int) -> pd.DataFrame:
+    """A row a kernel and direction, as text."""
+    rows = shares(part, size)
+    shown = pd.DataFrame({
+        "kernel": rows["kernel"], "pass": rows["direction"].replace("step", ""),
+        "calls": rows["calls"].map("{:.0f}".format),
+        "ms": rows["seconds"].mul(1000).map("{:.1f}".format), "of the step": rows["step"].map("{:.0%}".format),
+        "of the peak": rows["peak"].map("{:.0%}".format).where(rows["operations"] > 0, ""),
+        "of the bandwidth, at least": rows["bandwidth"].map("{:.0%}".format).where(rows["bytes"] > 0, "")})
+    whole = _whole(part, size)
+    last = {"kernel": REST, "ms": f"{1000 * whole * rest(part, size):.1f}", "of the step": f"{rest(part, size):.0%}"}
+    return pd.concat([shown, pd.DataFrame([last])]).fillna("").set_index("kernel").rename_axis(None)
+
+
+def points(part: pd.DataFrame, size: int) -> dict[str, tuple[float, float]]:
+    """{kernel and direction: (operations per byte at most, GFLOP/s)} of what computes, forward passes first."""
+    rows = shares(part, size)
+    rows = rows[rows["operations"] > 0].sort_values(["direction", "kernel"], ascending=[False, True])
+    return {f"{row.kernel}, {row.direction}": (row.operations / row.bytes, row.gflops) for row in rows.itertuples()}
+
+
+def sentence(part: pd.DataFrame, size: int) -> str:
+    """How the step's time divides by how near to the peak a kernel computes, and what the bytes say."""
+    rows = shares(part, size)
+    products, other = (rows[which] for which in (rows["operations"] > 0, rows["operations"] == 0))
+    near, far = (products.loc[which, "step"].sum() for which in (products["peak"] >= FAST, products["peak"] < SLOW))
+    top = products.iloc[0]
+    text = (f"At {size} px {near:.0%} of the step passes in kernels that reach at least {FAST:.0%} of the measured "
+            f"peak, {far:.0%} in kernels below {SLOW:.0%}, {other['step'].sum():.0%} in means, layout and optimiser, "
+            f"{rest(part, size):.0%} outside all kernels. The largest part, {top.step:.0%}, is {top.kernel}, "
+            f"{top.direction}, at {top.peak:.0%} of the peak. ")
+    return text + ("The machine has counters of memory traffic, which this table does not read." if top.counters else
+                   "The machine lets nobody read its counters of memory traffic.")

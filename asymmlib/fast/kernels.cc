@@ -261,6 +261,28 @@ void statistics(const Job& j, const Totals* sums) {
     ((float*)j.out.mean)[c] = mean, ((float*)j.out.scale)[c] = j.norm == PLAIN ? 1 : 1 / std::sqrt(variance + j.eps);
   }
 }
+// Adds the sums of rows of y and of their squares: made around values near the means, so that float loses no digits.
+void batch_sums(const Channels& c, const float* y, Int rows, Totals& totals) {
+  std::vector<float> m(c.repeat * c.C);
+  Totals few(c.C);
+  for (Int n; rows > 0; rows -= n, y += n * c.C) {
+    n = std::min(Totals::FEW, rows);
+    if (!totals.n) few.add(c, std::min<Int>(n, 32), false, [&](Int row, Int n, float* a, float*) {
+      each(n, [=, s = y + row * c.C](Int i) { a[i] += s[i]; });
+    });
+    for (Int i = 0; i < c.repeat * c.C; i++)
+      m[i] = totals.n ? totals.a[i % c.C] / totals.n : few.a[i % c.C] / std::min<Int>(n, 32);
+    std::fill(few.a.begin(), few.a.end(), 0), std::fill(few.b.begin(), few.b.end(), 0);
+    few.add(c, n, false, [&, m = m.data()](Int row, Int n, float* a, float* b) {
+      each(n, [=, s = y + row * c.C](Int i) { const float off = s[i] - m[i]; a[i] += off, b[i] += off * off; });
+    });
+    for (Int i = 0; i < c.C; i++) {
+      const double shift = m[i];
+      totals.a[i] += few.a[i] + n * shift, totals.b[i] += few.b[i] + 2 * shift * few.a[i] + n * shift * shift;
+    }
+    totals.n += n;
+  }
+}
 void finish(const Job& j) {  // writes z, if it is wanted
   if (!j.z) return;
   const Channels channels(j.out, j.activation, j.O);
@@ -324,256 +346,205 @@ void pool_forward(const Job& j) {  // z: means of the planes of a raw x
 }
 
 // depthwise convolution -----------------------------------------------------------------------------------------
-// Asks for the same channels some pixels ahead: lines so far apart are fetched by no processor of its own accord.
-inline void ahead(const float* p, Int step) { __builtin_prefetch(p + 16 * step); }
+// Pictures are cut into bands of rows of which all channels stay in cache (small pictures: several whole ones at once).
+// What a band reads is laid out as [picture, row, pixel, channel] with a border of zeros; then a vector of channels at a
+// time goes over its pixels.
+
+// Where the first pixel is, and how many numbers apart pictures, rows and pixels are.
+struct View {
+  float* p;
+  Int picture, row, step;
+  View channels(Int c) const { return {p + c, picture, row, step}; }
+  float* at(Int n, Int r, Int c) const { return p + n * picture + r * row + c * step; }
+};
+struct Extent { Int pictures, rows, columns; };
 inline void ahead_to_write(const float* p, Int step) { __builtin_prefetch(p + 16 * step, 1); }
 
-// Some channels of an input, side's or x's, and where they stand among the outputs: so many times, so far apart.
-struct Block {
-  bool side;
-  Int channel, lanes, times, out[2];  // out: in front of x's channels, behind them
-};
-std::vector<Block> cut(const Job& j) {
-  std::vector<Block> blocks;
-  for (bool side : {true, false})
-    for (Int c = 0, n = side ? (j.copies ? j.side : 0) : j.C; c < n;) {
-      const Int lanes = n - c >= LANES ? LANES : n - c >= LANES / 2 ? LANES / 2 : 1, before = j.copies * j.side;
-      blocks.push_back({side, c, lanes, side ? 2 * j.copies : 1, {side ? c : before + c, before + j.C + c}});
-      c += lanes;
-    }
-  return blocks;
-}
-// d[r, c] = sum of w[a, b] * s[r + a, c + b]: pixels of L channels, rows and pixels of s and d so many numbers apart.
-template <int A, int B, int L> void correlate(const float* s, Int s_row, Int s_step, const float* weights, float* d, Int d_row,
-                                              Int d_step, Int rows, Int columns, Int tap_row) {
+// d[n, r, c] = or += the sum of w[a, b] * s[n, S r + a, S c + b], for L channels of A x B taps.
+template <int A, int B, int L, bool ADDS> void correlate(const View& s, Int S, const float* weights, Int w_step, const View& d,
+                                                         const Extent& e) {
   Vec<L> w[A * B];
-  for (int t = 0; t < A * B; t++) w[t] = vec<L>(weights + t * L);
-  for (Int r = 0; r < rows; r++)
-    for (Int c = 0; c < columns; c++) {
-      const float* p = s + r * s_row + c * s_step;
-      Vec<L> sum = w[0] * vec<L>(p);
+  for (int t = 0; t < A * B; t++) w[t] = vec<L>(weights + t * w_step);
+  for (Int n = 0; n < e.pictures; n++)
+    for (Int r = 0; r < e.rows; r++) {
+      const float* p = s.at(n, S * r, 0);
+      float* to = d.at(n, r, 0);
+      for (Int c = 0; c < e.columns; c++, p += S * s.step, to += d.step) {
+        Vec<L> sum = w[0] * vec<L>(p);
 #pragma GCC unroll 25
-      for (int t = 1; t < A * B; t++)
-        sum += w[t] * vec<L>(p + t / B * tap_row + t % B * L);
-      vec<L>(d + r * d_row + c * d_step) = sum;
+        for (int t = 1; t < A * B; t++) sum += w[t] * vec<L>(p + t / B * s.row + t % B * s.step);
+        ahead_to_write(to, d.step);
+        vec<L>(to) = ADDS ? Vec<L>(vec<L>(to) + sum) : sum;
+      }
     }
 }
-// What threads share of a depthwise step: its weights by tap [K * K, O], and sums over their own pictures.
+// gw[a, b] += the sum of g[n, r, c] * x[n, S r + a, S c + b], for L channels of K x K taps.
+template <int K, int L> void correlate_gradient(const View& x, Int S, const View& g, float* gw, Int w_step, const Extent& e) {
+  Vec<L> a[K * K];
+  for (int t = 0; t < K * K; t++) a[t] = vec<L>(gw + t * w_step);
+  for (Int n = 0; n < e.pictures; n++)
+    for (Int r = 0; r < e.rows; r++)
+      for (Int c = 0; c < e.columns; c++) {
+        const Vec<L> v = vec<L>(g.at(n, r, c));
+        const float* p = x.at(n, S * r, S * c);
+#pragma GCC unroll 25
+        for (int t = 0; t < K * K; t++) a[t] += v * vec<L>(p + t / K * x.row + t % K * x.step);
+      }
+  for (int t = 0; t < K * K; t++) vec<L>(gw + t * w_step) = a[t];
+}
+// Calls f(vector length, channel) for n channels.
+template <class F> void each_vector(Int n, F f) {
+  Int c = 0;
+  for (; c + LANES <= n; c += LANES) f(std::integral_constant<int, LANES>(), c);
+  for (; c + LANES / 2 <= n; c += LANES / 2) f(std::integral_constant<int, LANES / 2>(), c);
+  for (; c < n; c++) f(std::integral_constant<int, 1>(), c);
+}
+
+// What threads share of a depthwise step.
 struct Depthwise {
   const Job& j;
-  const Channels in;  // what a raw x lacks
-  const Int threads = omp_get_max_threads(), groups = j.N < threads ? 1 : threads;  // groups of pictures
-  const std::vector<Block> blocks = cut(j);
-  Int few;  // pictures of which all channels stay in cache
-  std::vector<float> weights;
+  const Int pad = j.K / 2, halo = j.S == 1 ? pad : (pad + 1) / 2;  // rows beside a band whose gradient it needs
+  const Int side = j.copies ? j.side : 0, threads = omp_get_max_threads();
+  const Channels in;           // what a raw x lacks
+  Int height, bands, pictures; // output rows of a band, bands of a picture, pictures at once
+  std::vector<float> weights;  // by tap: [K * K, O]
   explicit Depthwise(const Job& j) : j(j), in(j.in, j.in_activation, j.C), weights(j.O * j.K * j.K) {
     transpose(j.w, j.O, j.K * j.K, weights.data());
-    few = std::max<Int>((1 << 17) / (j.H * j.W * (j.C + j.side) + j.area() * j.O), 1);
+    const Int room = 1 << 16, row = j.S * j.W * (j.C + side) + j.ow() * j.O, oh = j.oh();
+    bands = divide_up(oh, std::clamp<Int>(room / row, 1, oh)), height = divide_up(oh, bands), bands = divide_up(oh, height);
+    pictures = std::clamp<Int>(bands > 1 ? 1 : room / (row * oh), 1, divide_up(j.N, threads));
   }
+  Int count() const { return divide_up(j.N, pictures) * bands; }
 };
 
-// L channels of the planes: x padded by zeros, and the gradient of y with a border that is wide enough for all taps.
-template <int K, int L> struct Planes {
-  using V = Vec<L>;
-  static constexpr int T = K * K, PAD = K / 2;
+template <int K> struct Band {  // a thread's, one after the other
+  static constexpr int T = K * K;
   const Depthwise& d;
   const Job& j;
-  const Int H = j.H, W = j.W, S = j.S, OH = j.oh(), OW = j.ow(), PW = W + 2 * PAD, reach = (K - 1) / S;
-  const Int GW = OW + 2 * reach;
-  const Room x = zeros_for((H + 2 * PAD) * PW * L), g = zeros_for((OH + 2 * reach) * GW * L);
-  const Room room = room_for(std::max(H * W, OH * OW) * L);
-  explicit Planes(const Depthwise& d) : d(d), j(d.j) {}
-  float* inside() { return &g[(reach * GW + reach) * L]; }  // the first pixel of the gradient within its border
+  const Int OH = j.oh(), OW = j.ow(), PW = j.W + 2 * d.pad, GW = OW + 2 * d.halo;
+  const Int in_rows = (d.height - 1) * j.S + K, g_rows = d.height + 2 * d.halo;
+  const Room x = zeros_for(d.pictures * in_rows * PW * j.C), side = zeros_for(d.pictures * in_rows * PW * d.side), g;
+  Int n, q;  // the first picture and output row
+  Extent e;
+  Band(const Depthwise& d, bool backward) : d(d), j(d.j), g(zeros_for(backward * d.pictures * g_rows * GW * j.O)) {}
 
-  void load(const Block& b, Int n) {
-    const bool raw = !b.side && j.in.mean;
-    const Int step = b.side ? j.side : j.C;
-    const float* s = (b.side ? j.side_x : j.x) + n * H * W * step + b.channel;
-    float* to = &x[(PAD * PW + PAD) * L];
-    if (!raw)
-      for (Int r = 0; r < H; r++, s += W * step, to += PW * L)
-        for (Int c = 0; c < W; c++) ahead(s + c * step, step), vec<L>(to + c * L) = vec<L>(s + c * step);
-    else decide_kind(j.in_activation, [=, this](auto kind) mutable {
-      const V k = vec<L>(&d.in.k[b.channel]), o = vec<L>(&d.in.o[b.channel]);
-      const float high = d.in.high;
-      for (Int r = 0; r < H; r++, s += W * step, to += PW * L)
-        for (Int c = 0; c < W; c++) {
-          ahead(s + c * step, step);
-          vec<L>(to + c * L) = activate<kind>(V(k * vec<L>(s + c * step) + o), high);
-        }
+  void go_to(Int i) {
+    n = i / d.bands * d.pictures, q = i % d.bands * d.height;
+    e = {std::min(d.pictures, j.N - n), std::min(d.height, OH - q), OW};
+  }
+  // Calls f(rows into the band's room, first row of the tensor), or fills with zeros where the tensor has none.
+  template <class F> void each_row(float* room, Int rows, Int first, Int of, Int line, Int border, Int width, F f) const {
+    for (Int p = 0; p < e.pictures; p++, room += rows * line)
+      for (Int i = 0; i < rows; i++) {
+        float* to = room + i * line + border;
+        if (first + i < 0 || first + i >= of) std::fill_n(to, width, 0.f);
+        else f(to, (n + p) * of + first + i);
+      }
+  }
+  void load() {
+    const Int C = j.C, W = j.W, first = q * j.S - d.pad;
+    each_row(x.get(), in_rows, first, j.H, PW * C, d.pad * C, W * C, [&](float* to, Int row) {
+      if (j.in.mean) apply(d.in, j.x + row * W * C, to, W);
+      else std::copy_n(j.x + row * W * C, W * C, to);
+    });
+    if (d.side) each_row(side.get(), in_rows, first, j.H, PW * d.side, d.pad * d.side, W * d.side, [&](float* to, Int row) {
+      std::copy_n(j.side_x + row * W * d.side, W * d.side, to);
     });
   }
-  Int place(const Block& b, Int time) const {  // of its channels among the outputs
-    return time < j.copies || !b.side ? b.out[0] + time * j.side : b.out[1] + (time - j.copies) * j.side;
-  }
-
-  std::vector<float> taps(const Block& b) const {  // weights of its channels: [time, tap, lane]
-    std::vector<float> w(b.times * T * L);
-    for (Int i = 0; i < b.times * T; i++) vec<L>(&w[i * L]) = vec<L>(&d.weights[i % T * j.O + place(b, i / T)]);
-    return w;
-  }
-  // What one channel vector of the outputs has summed up: around a value near the mean, so that float loses no digits.
-  struct Sums {
-    V m{}, sum{}, square{};
-    Int count = 0;
-    void begin(const float* first, Int n) {
-      for (Int i = 0; i < n; i++) m += vec<L>(first + i * L);
-      m *= 1.f / n;
-    }
-    void add(const V& v) { const V off = v - m; sum += off, square += off * off; }
-    void flush(Totals& totals, Int c) {
-      for (int i = 0; i < L; i++) {
-        totals.a[c + i] += sum[i] + (double)count * m[i];
-        totals.b[c + i] += square[i] + 2. * m[i] * sum[i] + (double)count * m[i] * m[i];
-      }
-      sum = square = V{}, count = 0;
-    }
-  };
-  void forward(const Block& b, Int begin, Int end, Totals& totals) {
-    std::vector<Sums> sums(b.times);
-    const std::vector<float> w = taps(b);
-    for (Int n = begin; n < end; n++) {
-      load(b, n);
-      for (Int time = 0; time < b.times; time++) {
-        correlate<K, K, L>(x.get(), S * PW * L, S * L, &w[time * T * L], room.get(), OW * L, L, OH, OW, PW * L);
-        const Int c = place(b, time);
-        float* y = j.y + n * OH * OW * j.O + c;
-        Sums s = sums[time];
-        if (n == begin) s.begin(room.get(), std::min<Int>(OH * OW, 64));
-        for (Int i = 0; i < OH * OW; i++) {
-          ahead_to_write(y + i * j.O, j.O);
-          s.add(vec<L>(y + i * j.O) = vec<L>(&room[i * L]));
-        }
-        s.count += OH * OW;
-        if (s.count >= 1024 || n == end - 1) s.flush(totals, c);
-        sums[time] = s;
-      }
-    }
-  }
-
-  // Gradient of y for output channels from c on, of picture n, within its border; `f` as in output_gradient.
-  void load_gradient(const Channels& f, Int c, Int n) {
-    const Int at = n * OH * OW * j.O + c;
-    const V k = vec<L>(&f.k[c]), o = vec<L>(&f.o[c]), m = vec<L>(&f.mean[c]);
-    const V fs = vec<L>(&f.from_sum[c]), fd = vec<L>(&f.from_dot[c]);
-    const V share = j.gpool ? vec<L>(j.gpool + n * j.O + c) * (1.f / (OH * OW)) : V{};
-    decide_kind(f.activation, [&](auto kind) {
-      const float *gz = j.gz ? j.gz + at : nullptr, *y = j.y + at, high = f.high;
-      float* to = inside();
-      for (Int r = 0, i = 0; r < OH; r++, to += GW * L)
-        for (Int q = 0; q < OW; q++, i++) {
-          const V v = vec<L>(y + i * j.O);
-          ahead(y + i * j.O, j.O);
-          if (gz) ahead(gz + i * j.O, j.O);
-          V from = gz ? V(vec<L>(gz + i * j.O) + share) : share;
-          if (kind != NONE) from *= slope<kind>(V(k * v + o), high);
-          vec<L>(to + q * L) = k * (from - fs - (v - m) * fd);
-        }
+  void load_gradient(const Channels& f) {  // of y; `f` as in output_gradient
+    each_row(g.get(), g_rows, q - d.halo, OH, GW * j.O, d.halo * j.O, OW * j.O, [&](float* to, Int row) {
+      gradient(j, f, row * OW, OW, to);
     });
   }
-  void weight_gradient(float* acc) const {  // adds to it
-    V a[T];
-    for (int t = 0; t < T; t++) a[t] = vec<L>(acc + t * L);
-    const float* from = &g[(reach * GW + reach) * L];
-    for (Int r = 0; r < OH; r++)
-      for (Int c = 0; c < OW; c++) {
-        const V v = vec<L>(from + (r * GW + c) * L);
-        const float* p = &x[(r * S * PW + c * S) * L];
-#pragma GCC unroll 25
-        for (int t = 0; t < T; t++) a[t] += v * vec<L>(p + (t / K * PW + t % K) * L);
-      }
-    for (int t = 0; t < T; t++) vec<L>(acc + t * L) = a[t];
+  View view_x() const { return {x.get(), in_rows * PW * j.C, PW * j.C, j.C}; }
+  View view_side() const { return {side.get(), in_rows * PW * d.side, PW * d.side, d.side}; }
+  View view_g(Int row, Int column) const {
+    return {&g[(row * GW + column) * j.O], g_rows * GW * j.O, GW * j.O, j.O};
+  }
+  // Calls f(whether it is side, copy, first channel of the outputs) for every time that an input is read.
+  template <class F> void each_source(F f) const {
+    for (Int time = 0; time < j.copies; time++) f(true, time, time * d.side);
+    f(false, 0, j.copies * d.side);
+    for (Int time = 0; time < j.copies; time++) f(true, j.copies + time, (j.copies + time) * d.side + j.C);
+  }
+
+  void forward(Totals& totals) {
+    load();
+    float* const y = j.y + (n * OH + q) * OW * j.O;
+    const View out{y, OH * OW * j.O, OW * j.O, j.O};
+    each_source([&](bool from_side, Int, Int first) {
+      const View in = from_side ? view_side() : view_x();
+      each_vector(in.step, [&](auto lanes, Int c) {
+        correlate<K, K, lanes, false>(in.channels(c), j.S, &d.weights[first + c], j.O, out.channels(first + c), e);
+      });
+    });
+    if (j.norm != BATCH) return;
+    const Channels plain(Finish{}, NONE, j.O);
+    for (Int p = 0; p < e.pictures; p++) batch_sums(plain, y + p * out.picture, e.rows * OW, totals);
+  }
+
+  void weight_gradient(float* gw) const {  // adds to it, [K * K, O]
+    const View out = view_g(d.halo, d.halo);
+    each_source([&](bool from_side, Int, Int first) {
+      const View in = from_side ? view_side() : view_x();
+      each_vector(in.step, [&](auto lanes, Int c) {
+        correlate_gradient<K, lanes>(in.channels(c), j.S, out.channels(first + c), gw + first + c, j.O, e);
+      });
+    });
   }
   // The taps that meet input pixels with remainder (fy, fx) lead back from the output's gradient to those pixels.
-  template <int A, int B> void phase(Int fy, Int fx, const float* w) {
+  template <int A, int B, int L> void phase(Int fy, Int fx, const float* w, Int o, const View& to, bool adds) const {
     float back[A * B * L];
     for (int t = 0; t < A * B; t++)
-      vec<L>(back + t * L) = vec<L>(w + ((fy + S * (A - 1 - t / B)) * K + fx + S * (B - 1 - t % B)) * L);
-    const Int y = ((fy - PAD) % S + S) % S, x = ((fx - PAD) % S + S) % S;  // the first of those pixels
-    const Int q = (y + PAD) / S - (A - 1) + reach, p = (x + PAD) / S - (B - 1) + reach;
-    correlate<A, B, L>(&g[(q * GW + p) * L], GW * L, L, back, &room[(y * W + x) * L], S * W * L, S * L, divide_up(H - y, S),
-                       divide_up(W - x, S), GW * L);
+      vec<L>(back + t * L) = vec<L>(w + ((fy + j.S * (A - 1 - t / B)) * K + fx + j.S * (B - 1 - t % B)) * j.O);
+    const Int S = j.S, y = ((fy - d.pad) % S + S) % S, x = ((fx - d.pad) % S + S) % S;  // the first of those pixels
+    const View from = view_g((y + d.pad) / S - (A - 1) + d.halo, (x + d.pad) / S - (B - 1) + d.halo).channels(o);
+    const View d_{to.at(0, y, x), to.picture, S * to.row, S * to.step};
+    const Extent size{e.pictures, divide_up(rows_in() - y, S), divide_up(j.W - x, S)};
+    if (adds) correlate<A, B, L, true>(from, 1, back, L, d_, size);
+    else correlate<A, B, L, false>(from, 1, back, L, d_, size);
   }
-  void input_gradient(const float* w) {  // into room
-    if (S == 1) return phase<K, K>(0, 0, w);
-    phase<(K + 1) / 2, (K + 1) / 2>(0, 0, w), phase<(K + 1) / 2, K / 2>(0, 1, w);
-    phase<K / 2, (K + 1) / 2>(1, 0, w), phase<K / 2, K / 2>(1, 1, w);
+  Int rows_in() const { return std::min((q + e.rows) * j.S, j.H) - q * j.S; }  // input rows whose gradient the band makes
+  template <int L> void input_gradient(const float* w, Int o, const View& to, bool adds) const {
+    constexpr int M = (K + 1) / 2, F = K / 2;
+    if (j.S == 1) return phase<K, K, L>(0, 0, w, o, to, adds);
+    phase<M, M, L>(0, 0, w, o, to, adds), phase<M, F, L>(0, 1, w, o, to, adds);
+    phase<F, M, L>(1, 0, w, o, to, adds), phase<F, F, L>(1, 1, w, o, to, adds);
   }
-  // Writes or adds room to the gradient of a block's channels; that of a raw x passes its activation, and sums are made.
-  void store(const Block& b, Int n, bool add, V& sum, V& dot) {
-    const Int step = b.side ? j.side : j.C, at = n * H * W * step + b.channel;
-    float* to = (b.side ? j.gside : j.gx) + at;
-    if (b.side || !j.in.mean) {
-      for (Int i = 0; i < H * W; i++, to += step) vec<L>(to) = add ? V(vec<L>(to) + vec<L>(&room[i * L])) : vec<L>(&room[i * L]);
-      return;
-    }
-    const V k = vec<L>(&d.in.k[b.channel]), o = vec<L>(&d.in.o[b.channel]), m = vec<L>(&d.in.mean[b.channel]);
-    V s{}, q{};
-    decide_kind(j.in_activation, [&](auto kind) {
-      const float *raw = j.x + at, *from = room.get(), high = d.in.high;
-      for (Int i = 0; i < H * W; i++, to += step, raw += step) {
-        ahead(raw, step), ahead_to_write(to, step);
-        const V v = vec<L>(raw), gradient = vec<L>(from + i * L) * slope<kind>(V(k * v + o), high);
-        vec<L>(to) = gradient, s += gradient, q += gradient * (v - m);
-      }
+  void backward(const Channels& f, float* gw, Totals& totals) {
+    load_gradient(f);
+    if (gw) load(), weight_gradient(gw);
+    each_source([&](bool from_side, Int time, Int first) {
+      float* const to = from_side ? j.gside : j.gx;
+      const Int C = from_side ? d.side : j.C, line = j.W * C;
+      if (!to) return;
+      const View out{to + (n * j.H + q * j.S) * line, j.H * line, line, C};
+      const bool raw = !from_side && j.in.mean;  // its gradient passes its activation, and sums are made
+      each_vector(C, [&](auto lanes, Int c) {
+        input_gradient<lanes>(&d.weights[first + c], first + c, out.channels(c), !raw && (j.accumulate || time));
+      });
+      for (Int p = 0; raw && p < e.pictures; p++)
+        pass(d.in, j.x + (out.p - j.gx) + p * out.picture, out.p + p * out.picture, rows_in() * j.W, totals);
     });
-    sum += s, dot += q;
-  }
-  void backward(const Block& b, Int begin, Int end, const Channels& f, float* gw, Totals& totals) {
-    const std::vector<float> w = taps(b);
-    std::vector<float> acc(w.size());
-    for (Int n = begin; n < end; n++) {
-      if (gw) load(b, n);
-      V sum{}, dot{};
-      for (Int time = 0; time < b.times; time++) {
-        load_gradient(f, place(b, time), n);
-        if (gw) weight_gradient(&acc[time * T * L]);
-        if (!(b.side ? j.gside : j.gx)) continue;
-        input_gradient(&w[time * T * L]);
-        store(b, n, j.accumulate || time, sum, dot);
-      }
-      for (int i = 0; i < L && !b.side && j.in.mean; i++) totals.a[b.channel + i] += sum[i], totals.b[b.channel + i] += dot[i];
-    }
-    for (Int i = 0; gw && i < b.times * T; i++)
-      for (int l = 0; l < L; l++) gw[(place(b, i / T) + l) * T + i % T] += acc[i * L + l];
   }
 };
-template <int K, int L> struct Lazy {  // a thread's planes, made when it needs some
-  std::unique_ptr<Planes<K, L>> planes;
-  Planes<K, L>& of(const Depthwise& d) {
-    if (!planes) planes.reset(new Planes<K, L>(d));
-    return *planes;
-  }
-};
-// Calls f(planes, block, group, first and last picture) for all groups of pictures, a few pictures at a time, and for
-// all blocks of channels.
-template <int K, class F> void each_block(const Depthwise& d, F f) {
+// Calls f(band) for all bands, and the number of the thread.
+template <int K, class F> void each_band(const Depthwise& d, bool backward, F f) {
 #pragma omp parallel
   {
-    Lazy<K, LANES> full;
-    Lazy<K, LANES / 2> half;
-    Lazy<K, 1> one;
-    const Int all = d.blocks.size(), parts = d.groups > 1 ? 1 : all;  // few pictures: threads share their channels
+    Band<K> band(d, backward);
 #pragma omp for schedule(static)
-    for (Int i = 0; i < parts * d.groups; i++) {
-      const Int group = i % d.groups, end = (group + 1) * d.j.N / d.groups;
-      for (Int n = group * d.j.N / d.groups; n < end; n += d.few)
-        for (Int k = i / d.groups * (all / parts); k < (i / d.groups + 1) * (all / parts); k++) {
-          const Block& b = d.blocks[k];
-          const Int last = std::min(n + d.few, end);
-          if (b.lanes == LANES) f(full.of(d), b, group, n, last);
-          else if (b.lanes == 1) f(one.of(d), b, group, n, last);
-          else f(half.of(d), b, group, n, last);
-        }
-    }
+    for (Int i = 0; i < d.count(); i++) band.go_to(i), f(band, omp_get_thread_num());
   }
 }
-template <class F> void each_block(const Depthwise& d, F f) { d.j.K == 3 ? each_block<3>(d, f) : each_block<5>(d, f); }
+template <class F> void each_band(const Depthwise& d, bool backward, F f) {
+  d.j.K == 3 ? each_band<3>(d, backward, f) : each_band<5>(d, backward, f);
+}
 
 void depthwise_forward(const Job& j) {
   const Depthwise d(j);
-  AllTotals all(d.groups, Totals(j.O));
-  each_block(d, [&](auto& planes, const Block& b, Int group, Int begin, Int end) { planes.forward(b, begin, end, all[group]); });
+  AllTotals all(d.threads, Totals(j.O));
+  each_band(d, false, [&](auto& band, Int thread) { band.forward(all[thread]); });
   statistics(j, &joined(all));
   finish(j);
 }
@@ -581,15 +552,12 @@ void depthwise_forward(const Job& j) {
 void depthwise_backward(const Job& j) {
   const Depthwise d(j);
   const Channels channels = output_gradient(j);
-  const Int size = j.O * j.K * j.K;
-  std::vector<float> others(j.gw ? (d.groups - 1) * size : 0);  // a weight gradient for each group; the first in place
-  std::fill_n(j.gw, j.gw ? size : 0, 0.f);
-  AllTotals all(d.groups, Totals(j.C));
-  each_block(d, [&](auto& planes, const Block& b, Int group, Int begin, Int end) {
-    float* const gw = !j.gw || !group ? j.gw : &others[(group - 1) * size];
-    planes.backward(b, begin, end, channels, gw, all[group]);
-  });
-  for (Int i = 0; j.gw && i < (d.groups - 1) * size; i++) j.gw[i % size] += others[i];
+  const Int T = j.K * j.K, size = j.O * T;
+  std::vector<float> gw(j.gw ? d.threads * size : 0);  // of each thread, by tap
+  AllTotals all(d.threads, Totals(j.C));
+  each_band(d, true, [&](auto& band, Int thread) { band.backward(channels, j.gw ? &gw[thread * size] : nullptr, all[thread]); });
+  for (Int i = size; j.gw && i < d.threads * size; i++) gw[i % size] += gw[i];
+  if (j.gw) transpose(gw.data(), T, j.O, j.gw);
   if (j.in_gbeta) store_gradients(j, joined(all));
 }
 
@@ -658,29 +626,6 @@ struct Dense {
     return room;
   }
 };
-// Adds the sums of rows of y and of their squares: made around values near the means, so that float loses no digits.
-void batch_sums(const Channels& c, const float* y, Int rows, Totals& totals) {
-  std::vector<float> m(c.repeat * c.C);
-  Totals few(c.C);
-  for (Int n; rows > 0; rows -= n, y += n * c.C) {
-    n = std::min(Totals::FEW, rows);
-    if (!totals.n) few.add(c, std::min<Int>(n, 32), false, [&](Int row, Int n, float* a, float*) {
-      each(n, [=, s = y + row * c.C](Int i) { a[i] += s[i]; });
-    });
-    for (Int i = 0; i < c.repeat * c.C; i++)
-      m[i] = totals.n ? totals.a[i % c.C] / totals.n : few.a[i % c.C] / std::min<Int>(n, 32);
-    std::fill(few.a.begin(), few.a.end(), 0), std::fill(few.b.begin(), few.b.end(), 0);
-    few.add(c, n, false, [&, m = m.data()](Int row, Int n, float* a, float* b) {
-      each(n, [=, s = y + row * c.C](Int i) { const float off = s[i] - m[i]; a[i] += off, b[i] += off * off; });
-    });
-    for (Int i = 0; i < c.C; i++) {
-      const double shift = m[i];
-      totals.a[i] += few.a[i] + n * shift, totals.b[i] += few.b[i] + 2 * shift * few.a[i] + n * shift * shift;
-    }
-    totals.n += n;
-  }
-}
-
 void dense_forward(const Job& j) {
   const Dense d(j);
   const Int I = d.I, O = d.O;

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 #include <omp.h>
@@ -93,27 +94,29 @@ template <Int kind, class T> inline T slope(T v, float high) {
 }
 
 // Batch norm of all channels as k * y + o, and their activation. Narrow rows are done several at once: the constants
-// are repeated, so that a line of `repeat` rows is long enough for vectors.
+// are repeated, so that a line of `repeat` rows is long, and of whole vectors where that is possible.
 struct Channels {
+  static constexpr Int LONG = 256, VECTOR = 16;
   Int C, repeat = 1, activation;
   float high;
   std::vector<float> k, o, mean, from_sum, from_dot;  // from_...: what batch statistics add to the gradient
   Channels(const Finish& f, Int activation, Int C) : C(C), activation(activation) {
     high = activation == RELU6 ? 6 : INFINITY;
-    while (repeat < 64 && repeat * C < 64) repeat++;
+    const Int unit = VECTOR / std::gcd(C, VECTOR);
+    if (C < LONG) repeat = divide_up(divide_up(LONG, C), unit) * unit;
     for (auto* v : {&k, &o, &mean, &from_sum, &from_dot}) v->assign(repeat * C, 0);
-    for (Int i = 0; i < repeat * C; i++) {
-      const Int c = i % C;
-      mean[i] = f.mean ? f.mean[c] : 0;
-      k[i] = (f.mean ? f.scale[c] : 1) * (f.gamma ? f.gamma[c] : 1), o[i] = (f.beta ? f.beta[c] : 0) - mean[i] * k[i];
+    for (Int c = 0; c < C; c++) {
+      mean[c] = f.mean ? f.mean[c] : 0;
+      k[c] = (f.mean ? f.scale[c] : 1) * (f.gamma ? f.gamma[c] : 1), o[c] = (f.beta ? f.beta[c] : 0) - mean[c] * k[c];
     }
+    for (auto* v : {&k, &o, &mean}) fill(*v);
+  }
+  void fill(std::vector<float>& v) const {  // the other rows of a line as the first
+    for (Int i = 1; i < repeat; i++) std::copy_n(v.begin(), C, v.begin() + i * C);
   }
   // Calls f(row, n): n numbers from `row` on; `single` rows where something differs from row to row.
   template <class F> void each_line(Int rows, bool single, F f) const {
-    const Int step = single ? 1 : repeat;
-    Int r = 0;
-    for (; r + step <= rows; r += step) f(r, step * C);
-    for (; r < rows; r++) f(r, C);
+    for (Int r = 0, step = single ? 1 : repeat; r < rows; r += step) f(r, std::min(step, rows - r) * C);
   }
 };
 template <class F> inline void each(Int n, F f) {
@@ -148,14 +151,16 @@ struct Totals {
   double n = 0;  // rows, where somebody counts them
   std::vector<double> a, b;
   std::vector<float> few;
-  explicit Totals(Int C = 0) : a(C), b(C), few(2 * (C + 64)) {}
+  explicit Totals(Int C = 0) : a(C), b(C) {}
   // Calls f(row, n, a, b), which adds to n sums of each kind, for all rows.
   template <class F> void add(const Channels& c, Int rows, bool single, F f) {
+    few.resize(2 * c.repeat * c.C);
     float *const fa = few.data(), *const fb = fa + c.repeat * c.C;
     for (Int at = 0; at < rows; at += FEW) {
       std::fill_n(fa, 2 * c.repeat * c.C, 0.f);
       c.each_line(std::min(FEW, rows - at), single, [&](Int row, Int n) { f(at + row, n, fa, fb); });
-      for (Int i = 0; i < c.repeat * c.C; i++) a[i % c.C] += fa[i], b[i % c.C] += fb[i];
+      for (Int r = 0; r < c.repeat; r++)
+        for (Int i = 0; i < c.C; i++) a[i] += fa[r * c.C + i], b[i] += fb[r * c.C + i];
     }
   }
   void add(const Totals& other) {
@@ -238,10 +243,9 @@ Channels output_gradient(const Job& j) {
       if (j.ggamma) j.ggamma[c] = sums.b[c] * j.out.scale[c];
     }
   }
-  for (Int i = 0; j.norm == BATCH && i < channels.repeat * j.O; i++) {
-    const Int c = i % j.O;
-    channels.from_sum[i] = j.gbeta[c] / j.rows(), channels.from_dot[i] = j.ggamma[c] / j.rows() * j.out.scale[c];
-  }
+  for (Int c = 0; j.norm == BATCH && c < j.O; c++)
+    channels.from_sum[c] = j.gbeta[c] / j.rows(), channels.from_dot[c] = j.ggamma[c] / j.rows() * j.out.scale[c];
+  channels.fill(channels.from_sum), channels.fill(channels.from_dot);
   return channels;
 }
 void store_gradients(const Job& j, const Totals& sums) {  // of the batch norm that a raw input lacked
@@ -270,8 +274,8 @@ void batch_sums(const Channels& c, const float* y, Int rows, Totals& totals) {
     if (!totals.n) few.add(c, std::min<Int>(n, 32), false, [&](Int row, Int n, float* a, float*) {
       each(n, [=, s = y + row * c.C](Int i) { a[i] += s[i]; });
     });
-    for (Int i = 0; i < c.repeat * c.C; i++)
-      m[i] = totals.n ? totals.a[i % c.C] / totals.n : few.a[i % c.C] / std::min<Int>(n, 32);
+    for (Int i = 0; i < c.C; i++) m[i] = totals.n ? totals.a[i] / totals.n : few.a[i] / std::min<Int>(n, 32);
+    c.fill(m);
     std::fill(few.a.begin(), few.a.end(), 0), std::fill(few.b.begin(), few.b.end(), 0);
     few.add(c, n, false, [&, m = m.data()](Int row, Int n, float* a, float* b) {
       each(n, [=, s = y + row * c.C](Int i) { const float off = s[i] - m[i]; a[i] += off, b[i] += off * off; });
@@ -412,7 +416,7 @@ struct Depthwise {
     transpose(j.w, j.O, j.K * j.K, weights.data());
     const Int room = 1 << 16, row = j.S * j.W * (j.C + side) + j.ow() * j.O, oh = j.oh();
     bands = divide_up(oh, std::clamp<Int>(room / row, 1, oh)), height = divide_up(oh, bands), bands = divide_up(oh, height);
-    pictures = std::clamp<Int>(bands > 1 ? 1 : room / (row * oh), 1, divide_up(j.N, threads));
+    pictures = std::clamp<Int>(bands > 1 ? 1 : room / 2 / (row * oh), 1, divide_up(j.N, threads));
   }
   Int count() const { return divide_up(j.N, pictures) * bands; }
 };
@@ -424,18 +428,22 @@ template <int K> struct Band {  // a thread's, one after the other
   const Int OH = j.oh(), OW = j.ow(), PW = j.W + 2 * d.pad, GW = OW + 2 * d.halo;
   const Int in_rows = (d.height - 1) * j.S + K, g_rows = d.height + 2 * d.halo;
   const Room x = zeros_for(d.pictures * in_rows * PW * j.C), side = zeros_for(d.pictures * in_rows * PW * d.side), g;
-  Int n, q;  // the first picture and output row
+  Int last = -2, n, q;  // number of the band; its first picture and output row
+  bool follows;         // the band before in the same picture, whose last rows are this one's first
   Extent e;
   Band(const Depthwise& d, bool backward) : d(d), j(d.j), g(zeros_for(backward * d.pictures * g_rows * GW * j.O)) {}
 
   void go_to(Int i) {
-    n = i / d.bands * d.pictures, q = i % d.bands * d.height;
+    n = i / d.bands * d.pictures, q = i % d.bands * d.height, follows = q && i == last + 1, last = i;
     e = {std::min(d.pictures, j.N - n), std::min(d.height, OH - q), OW};
   }
-  // Calls f(rows into the band's room, first row of the tensor), or fills with zeros where the tensor has none.
-  template <class F> void each_row(float* room, Int rows, Int first, Int of, Int line, Int border, Int width, F f) const {
+  // Calls f(where a row lies in the room, its number in the tensor), or fills with zeros where the tensor has none. What
+  // the band before has `kept`, its last rows, is moved.
+  template <class F> void each_row(float* room, Int rows, Int kept, Int first, Int of, Int line, Int border, Int width,
+                                   F f) const {
+    if (follows) std::copy_n(room + (rows - kept) * line, kept * line, room);
     for (Int p = 0; p < e.pictures; p++, room += rows * line)
-      for (Int i = 0; i < rows; i++) {
+      for (Int i = follows ? kept : 0; i < rows; i++) {
         float* to = room + i * line + border;
         if (first + i < 0 || first + i >= of) std::fill_n(to, width, 0.f);
         else f(to, (n + p) * of + first + i);
@@ -443,16 +451,17 @@ template <int K> struct Band {  // a thread's, one after the other
   }
   void load() {
     const Int C = j.C, W = j.W, first = q * j.S - d.pad;
-    each_row(x.get(), in_rows, first, j.H, PW * C, d.pad * C, W * C, [&](float* to, Int row) {
+    each_row(x.get(), in_rows, K - j.S, first, j.H, PW * C, d.pad * C, W * C, [&](float* to, Int row) {
       if (j.in.mean) apply(d.in, j.x + row * W * C, to, W);
       else std::copy_n(j.x + row * W * C, W * C, to);
     });
-    if (d.side) each_row(side.get(), in_rows, first, j.H, PW * d.side, d.pad * d.side, W * d.side, [&](float* to, Int row) {
-      std::copy_n(j.side_x + row * W * d.side, W * d.side, to);
-    });
+    if (d.side)
+      each_row(side.get(), in_rows, K - j.S, first, j.H, PW * d.side, d.pad * d.side, W * d.side, [&](float* to, Int row) {
+        std::copy_n(j.side_x + row * W * d.side, W * d.side, to);
+      });
   }
   void load_gradient(const Channels& f) {  // of y; `f` as in output_gradient
-    each_row(g.get(), g_rows, q - d.halo, OH, GW * j.O, d.halo * j.O, OW * j.O, [&](float* to, Int row) {
+    each_row(g.get(), g_rows, 2 * d.halo, q - d.halo, OH, GW * j.O, d.halo * j.O, OW * j.O, [&](float* to, Int row) {
       gradient(j, f, row * OW, OW, to);
     });
   }

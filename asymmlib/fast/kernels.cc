@@ -580,7 +580,7 @@ struct Dense {
   Int height, count;     // of a panel, and panels
   std::vector<float> w;  // weights as [O, taps, C], where the tensor has [O, C, taps]
   explicit Dense(const Job& j) : j(j), in(j.in, j.in_activation, j.C) {
-    const Int fitting = std::clamp<Int>((1 << 18) / (I + O), 256, 2048);
+    const Int fitting = std::clamp<Int>((1 << 17) / (I + O), 128, 2048);
     height = std::min(fitting, std::max<Int>(divide_up(rows, threads), 16));
     const Int unit = j.factor || !pointwise ? (j.factor ? area : j.ow()) : 1;  // not to be cut
     height = std::max<Int>(height / unit, 1) * unit, count = divide_up(rows, height);

@@ -635,20 +635,77 @@ struct Dense {
     return room;
   }
 };
+// Planar RGB pictures under 3 x 3 taps: the 27 weights of a vector of channels stay in registers, and no matrix is made.
+struct Stem {
+  static constexpr int T = 27;
+  const Job& j;
+  const Int W = j.W + 2, OW = j.ow(), OH = j.oh(), O = j.O;
+  const Room lines = zeros_for(9 * W);  // what an output row reads: [C, 3, W] with a border of zeros
+  std::vector<float> w, gw;             // by tap: [27, O]
+  static bool suits(const Job& j) { return j.planar && j.C == 3 && j.K == 3; }
+  explicit Stem(const Job& j) : j(j), w(T * O), gw(T * O) { transpose(j.w, O, T, w.data()); }
+  void load(Int row) {
+    for (Int i = 0; i < 9; i++) {
+      const Int y = row % OH * j.S + i % 3 - 1;
+      if (y < 0 || y >= j.H) std::fill_n(&lines[i * W + 1], j.W, 0.f);
+      else std::copy_n(j.x + ((row / OH * 3 + i / 3) * j.H + y) * j.W, j.W, &lines[i * W + 1]);
+    }
+  }
+  // Calls f(vector length, channel) for all rows of n pixels; `at` is the first pixel of the row among them.
+  template <class F> void each_row(Int first, Int n, F f) {
+    for (Int at = 0; at < n; at += OW) {
+      load((first + at) / OW);
+      each_vector(O, [&](auto lanes, Int o) { f(lanes, o, at); });
+    }
+  }
+  void forward(Int first, Int n, float* y) {
+    each_row(first, n, [&](auto lanes, Int o, Int at) {
+      Vec<lanes> k[T];
+      for (int t = 0; t < T; t++) k[t] = vec<lanes>(&w[t * O + o]);
+      float* to = y + at * O + o;
+      for (const float *p = lines_at(0), *end = lines_at(OW); p < end; p += j.S, to += O) {
+        Vec<lanes> sum = k[0] * p[0];
+#pragma GCC unroll 27
+        for (int t = 1; t < T; t++) sum += k[t] * p[t / 3 * W + t % 3];
+        vec<lanes>(to) = sum;
+      }
+    });
+  }
+  void gradient(Int first, Int n, const float* g) {
+    each_row(first, n, [&](auto lanes, Int o, Int at) {
+      Vec<lanes> a[T];
+      for (int t = 0; t < T; t++) a[t] = vec<lanes>(&gw[t * O + o]);
+      const float* from = g + at * O + o;
+      for (const float *p = lines_at(0), *end = lines_at(OW); p < end; p += j.S, from += O) {
+        const Vec<lanes> v = vec<lanes>(from);
+#pragma GCC unroll 27
+        for (int t = 0; t < T; t++) a[t] += v * p[t / 3 * W + t % 3];
+      }
+      for (int t = 0; t < T; t++) vec<lanes>(&gw[t * O + o]) = a[t];
+    });
+  }
+  const float* lines_at(Int pixel) const { return &lines[pixel * j.S]; }
+};
+
 void dense_forward(const Job& j) {
   const Dense d(j);
+  const bool direct = Stem::suits(j);
   const Int I = d.I, O = d.O;
   const Channels plain(Finish{}, NONE, O);
   AllTotals all(j.norm == BATCH ? d.threads : 0, Totals(O));
 #pragma omp parallel
   {
     const Room room = room_for(d.height * I);
+    const std::unique_ptr<Stem> stem(direct ? new Stem(j) : nullptr);
 #pragma omp for schedule(static)
     for (Int i = 0; i < d.count; i++) {
       const Int n = d.size(i);
-      const float* x = d.input(i, room.get());
       float* y = j.y + d.first(i) * O;
-      dnnl_sgemm(j.planar ? 'T' : 'N', 'T', n, O, I, 1, x, j.planar ? n : I, d.weights(), I, 0, y, O);
+      if (stem) stem->forward(d.first(i), n, y);
+      else {
+        const float* x = d.input(i, room.get());
+        dnnl_sgemm(j.planar ? 'T' : 'N', 'T', n, O, I, 1, x, j.planar ? n : I, d.weights(), I, 0, y, O);
+      }
       if (j.norm == BATCH) batch_sums(plain, y, n, all[omp_get_thread_num()]);
     }
   }
@@ -660,7 +717,7 @@ void dense_backward(const Job& j) {
   const Dense d(j);
   const Int I = d.I, O = d.O, size = O * I;
   const Channels channels = output_gradient(j);
-  const bool spread = !d.pointwise && j.gx;  // the gradient of what lies under the taps is added to that of x
+  const bool direct = Stem::suits(j), spread = !d.pointwise && j.gx;  // the gradient of what lies under the taps is added to that of x
   if (spread && !j.accumulate) std::fill_n(j.gx, j.N * j.H * j.W * j.C, 0.f);
   const Room ordered = room_for(d.w.empty() ? 0 : size);  // the weight gradient, taps in front of channels
   float* const total = d.w.empty() ? j.gw : ordered.get();
@@ -672,12 +729,14 @@ void dense_backward(const Job& j) {
     const Int thread = omp_get_thread_num();
     const Room room = room_for(d.height * I), g = room_for(d.height * O);
     float* const gw = thread ? &others[(thread - 1) * size] : total;
+    const std::unique_ptr<Stem> stem(direct ? new Stem(j) : nullptr);
     bool begun = false;
 #pragma omp for schedule(static) nowait
     for (Int i = 0; i < d.count; i++) {
       const Int n = d.size(i), at = d.first(i);
       gradient(j, channels, at, n, g.get());
-      if (j.gw) {
+      if (stem && j.gw) stem->gradient(at, n, g.get());
+      else if (j.gw) {
         const float* x = d.input(i, room.get());
         dnnl_sgemm('T', j.planar ? 'T' : 'N', O, I, n, 1, g.get(), O, x, j.planar ? n : I, begun, gw, I);
         begun = true;
@@ -699,7 +758,8 @@ void dense_backward(const Job& j) {
         }
       });
     }
-    if (j.gw && !begun) std::fill_n(gw, size, 0.f);
+    if (j.gw && stem) transpose(stem->gw.data(), I, O, gw);
+    else if (j.gw && !begun) std::fill_n(gw, size, 0.f);
 #pragma omp barrier
 #pragma omp for schedule(static)
     for (Int k = 0; k < (j.gw ? size : 0); k++)

@@ -374,10 +374,11 @@ template <int A, int B, int L, bool ADDS> void correlate(const View& s, Int S, c
       const float* p = s.at(n, S * r, 0);
       float* to = d.at(n, r, 0);
       for (Int c = 0; c < e.columns; c++, p += S * s.step, to += d.step) {
+        ahead_to_write(to, d.step);
         Vec<L> sum = w[0] * vec<L>(p);
 #pragma GCC unroll 25
-        for (int t = 1; t < A * B; t++) sum += w[t] * vec<L>(p + t / B * s.row + t % B * s.step);
-        ahead_to_write(to, d.step);
+        for (int t = 1; t < A * B; t++)
+          sum += w[t] * vec<L>(p + t / B * s.row + t % B * s.step);
         vec<L>(to) = ADDS ? Vec<L>(vec<L>(to) + sum) : sum;
       }
     }

@@ -159,7 +159,7 @@ def bottleneck_of_resnet(stride=1, **settings):
 def test_bottlenecks_of_resnet_are_one_chain(chains, make, training):
     paddle.seed(1)
     stage = nn.Sequential(make(), resnet.BottleneckBlock(16, 4))  # the second's gradients enter the first's shortcut
-    for name, value in stage.named_parameters():
+    for value in stage.parameters():
         if value.ndim == 1 and not value.stop_gradient:  # batch norm that does something
             value.set_value(value + 0.3 * paddle.randn(value.shape))
     stage.train() if training else stage.eval()

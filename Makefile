@@ -51,7 +51,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "Python 3.10 to 3.13 is needed; say which with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "venv is missing; on Debian: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PINNED) $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,book,dev,ship,quantise,runtimes]'
+	$(PINNED) $(RUN) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[cpu,book,dev,ship,quantise,runtimes]'
 	@touch $(READY)
 
 # the runtime of the live page, in the versions and with the hashes of book/live/package-lock.json

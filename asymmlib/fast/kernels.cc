@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 #include <omp.h>
@@ -93,27 +94,29 @@ template <Int kind, class T> inline T slope(T v, float high) {
 }
 
 // Batch norm of all channels as k * y + o, and their activation. Narrow rows are done several at once: the constants
-// are repeated, so that a line of `repeat` rows is long enough for vectors.
+// are repeated, so that a line of `repeat` rows is long, and of whole vectors where that is possible.
 struct Channels {
+  static constexpr Int LONG = 256, VECTOR = 16;
   Int C, repeat = 1, activation;
   float high;
   std::vector<float> k, o, mean, from_sum, from_dot;  // from_...: what batch statistics add to the gradient
   Channels(const Finish& f, Int activation, Int C) : C(C), activation(activation) {
     high = activation == RELU6 ? 6 : INFINITY;
-    while (repeat < 64 && repeat * C < 64) repeat++;
+    const Int unit = VECTOR / std::gcd(C, VECTOR);
+    if (C < LONG) repeat = divide_up(divide_up(LONG, C), unit) * unit;
     for (auto* v : {&k, &o, &mean, &from_sum, &from_dot}) v->assign(repeat * C, 0);
-    for (Int i = 0; i < repeat * C; i++) {
-      const Int c = i % C;
-      mean[i] = f.mean ? f.mean[c] : 0;
-      k[i] = (f.mean ? f.scale[c] : 1) * (f.gamma ? f.gamma[c] : 1), o[i] = (f.beta ? f.beta[c] : 0) - mean[i] * k[i];
+    for (Int c = 0; c < C; c++) {
+      mean[c] = f.mean ? f.mean[c] : 0;
+      k[c] = (f.mean ? f.scale[c] : 1) * (f.gamma ? f.gamma[c] : 1), o[c] = (f.beta ? f.beta[c] : 0) - mean[c] * k[c];
     }
+    for (auto* v : {&k, &o, &mean}) fill(*v);
+  }
+  void fill(std::vector<float>& v) const {  // the other rows of a line as the first
+    for (Int i = 1; i < repeat; i++) std::copy_n(v.begin(), C, v.begin() + i * C);
   }
   // Calls f(row, n): n numbers from `row` on; `single` rows where something differs from row to row.
   template <class F> void each_line(Int rows, bool single, F f) const {
-    const Int step = single ? 1 : repeat;
-    Int r = 0;
-    for (; r + step <= rows; r += step) f(r, step * C);
-    for (; r < rows; r++) f(r, C);
+    for (Int r = 0, step = single ? 1 : repeat; r < rows; r += step) f(r, std::min(step, rows - r) * C);
   }
 };
 template <class F> inline void each(Int n, F f) {
@@ -148,14 +151,16 @@ struct Totals {
   double n = 0;  // rows, where somebody counts them
   std::vector<double> a, b;
   std::vector<float> few;
-  explicit Totals(Int C = 0) : a(C), b(C), few(2 * (C + 64)) {}
+  explicit Totals(Int C = 0) : a(C), b(C) {}
   // Calls f(row, n, a, b), which adds to n sums of each kind, for all rows.
   template <class F> void add(const Channels& c, Int rows, bool single, F f) {
+    few.resize(2 * c.repeat * c.C);
     float *const fa = few.data(), *const fb = fa + c.repeat * c.C;
     for (Int at = 0; at < rows; at += FEW) {
       std::fill_n(fa, 2 * c.repeat * c.C, 0.f);
       c.each_line(std::min(FEW, rows - at), single, [&](Int row, Int n) { f(at + row, n, fa, fb); });
-      for (Int i = 0; i < c.repeat * c.C; i++) a[i % c.C] += fa[i], b[i % c.C] += fb[i];
+      for (Int r = 0; r < c.repeat; r++)
+        for (Int i = 0; i < c.C; i++) a[i] += fa[r * c.C + i], b[i] += fb[r * c.C + i];
     }
   }
   void add(const Totals& other) {
@@ -238,10 +243,9 @@ Channels output_gradient(const Job& j) {
       if (j.ggamma) j.ggamma[c] = sums.b[c] * j.out.scale[c];
     }
   }
-  for (Int i = 0; j.norm == BATCH && i < channels.repeat * j.O; i++) {
-    const Int c = i % j.O;
-    channels.from_sum[i] = j.gbeta[c] / j.rows(), channels.from_dot[i] = j.ggamma[c] / j.rows() * j.out.scale[c];
-  }
+  for (Int c = 0; j.norm == BATCH && c < j.O; c++)
+    channels.from_sum[c] = j.gbeta[c] / j.rows(), channels.from_dot[c] = j.ggamma[c] / j.rows() * j.out.scale[c];
+  channels.fill(channels.from_sum), channels.fill(channels.from_dot);
   return channels;
 }
 void store_gradients(const Job& j, const Totals& sums) {  // of the batch norm that a raw input lacked
@@ -259,6 +263,28 @@ void statistics(const Job& j, const Totals* sums) {
       j.running_var[c] = j.momentum * j.running_var[c] + (1 - j.momentum) * variance;
     }
     ((float*)j.out.mean)[c] = mean, ((float*)j.out.scale)[c] = j.norm == PLAIN ? 1 : 1 / std::sqrt(variance + j.eps);
+  }
+}
+// Adds the sums of rows of y and of their squares: made around values near the means, so that float loses no digits.
+void batch_sums(const Channels& c, const float* y, Int rows, Totals& totals) {
+  std::vector<float> m(c.repeat * c.C);
+  Totals few(c.C);
+  for (Int n; rows > 0; rows -= n, y += n * c.C) {
+    n = std::min(Totals::FEW, rows);
+    if (!totals.n) few.add(c, std::min<Int>(n, 32), false, [&](Int row, Int n, float* a, float*) {
+      each(n, [=, s = y + row * c.C](Int i) { a[i] += s[i]; });
+    });
+    for (Int i = 0; i < c.C; i++) m[i] = totals.n ? totals.a[i] / totals.n : few.a[i] / std::min<Int>(n, 32);
+    c.fill(m);
+    std::fill(few.a.begin(), few.a.end(), 0), std::fill(few.b.begin(), few.b.end(), 0);
+    few.add(c, n, false, [&, m = m.data()](Int row, Int n, float* a, float* b) {
+      each(n, [=, s = y + row * c.C](Int i) { const float off = s[i] - m[i]; a[i] += off, b[i] += off * off; });
+    });
+    for (Int i = 0; i < c.C; i++) {
+      const double shift = m[i];
+      totals.a[i] += few.a[i] + n * shift, totals.b[i] += few.b[i] + 2 * shift * few.a[i] + n * shift * shift;
+    }
+    totals.n += n;
   }
 }
 void finish(const Job& j) {  // writes z, if it is wanted
@@ -324,256 +350,211 @@ void pool_forward(const Job& j) {  // z: means of the planes of a raw x
 }
 
 // depthwise convolution -----------------------------------------------------------------------------------------
-// Asks for the same channels some pixels ahead: lines so far apart are fetched by no processor of its own accord.
-inline void ahead(const float* p, Int step) { __builtin_prefetch(p + 16 * step); }
+// Pictures are cut into bands of rows of which all channels stay in cache (small pictures: several whole ones at once).
+// What a band reads is laid out as [picture, row, pixel, channel] with a border of zeros; then a vector of channels at a
+// time goes over its pixels.
+
+// Where the first pixel is, and how many numbers apart pictures, rows and pixels are.
+struct View {
+  float* p;
+  Int picture, row, step;
+  View channels(Int c) const { return {p + c, picture, row, step}; }
+  float* at(Int n, Int r, Int c) const { return p + n * picture + r * row + c * step; }
+};
+struct Extent { Int pictures, rows, columns; };
 inline void ahead_to_write(const float* p, Int step) { __builtin_prefetch(p + 16 * step, 1); }
 
-// Some channels of an input, side's or x's, and where they stand among the outputs: so many times, so far apart.
-struct Block {
-  bool side;
-  Int channel, lanes, times, out[2];  // out: in front of x's channels, behind them
-};
-std::vector<Block> cut(const Job& j) {
-  std::vector<Block> blocks;
-  for (bool side : {true, false})
-    for (Int c = 0, n = side ? (j.copies ? j.side : 0) : j.C; c < n;) {
-      const Int lanes = n - c >= LANES ? LANES : n - c >= LANES / 2 ? LANES / 2 : 1, before = j.copies * j.side;
-      blocks.push_back({side, c, lanes, side ? 2 * j.copies : 1, {side ? c : before + c, before + j.C + c}});
-      c += lanes;
-    }
-  return blocks;
-}
-// d[r, c] = sum of w[a, b] * s[r + a, c + b]: pixels of L channels, rows and pixels of s and d so many numbers apart.
-template <int A, int B, int L> void correlate(const float* s, Int s_row, Int s_step, const float* weights, float* d, Int d_row,
-                                              Int d_step, Int rows, Int columns, Int tap_row) {
+// d[n, r, c] = or += the sum of w[a, b] * s[n, S r + a, S c + b], for L channels of A x B taps.
+template <int A, int B, int L, bool ADDS> void correlate(const View& s, Int S, const float* weights, Int w_step, const View& d,
+                                                         const Extent& e) {
   Vec<L> w[A * B];
-  for (int t = 0; t < A * B; t++) w[t] = vec<L>(weights + t * L);
-  for (Int r = 0; r < rows; r++)
-    for (Int c = 0; c < columns; c++) {
-      const float* p = s + r * s_row + c * s_step;
-      Vec<L> sum = w[0] * vec<L>(p);
+  for (int t = 0; t < A * B; t++) w[t] = vec<L>(weights + t * w_step);
+  for (Int n = 0; n < e.pictures; n++)
+    for (Int r = 0; r < e.rows; r++) {
+      const float* p = s.at(n, S * r, 0);
+      float* to = d.at(n, r, 0);
+      for (Int c = 0; c < e.columns; c++, p += S * s.step, to += d.step) {
+        ahead_to_write(to, d.step);
+        Vec<L> sum = w[0] * vec<L>(p);
 #pragma GCC unroll 25
-      for (int t = 1; t < A * B; t++)
-        sum += w[t] * vec<L>(p + t / B * tap_row + t % B * L);
-      vec<L>(d + r * d_row + c * d_step) = sum;
+        for (int t = 1; t < A * B; t++)
+          sum += w[t] * vec<L>(p + t / B * s.row + t % B * s.step);
+        vec<L>(to) = ADDS ? Vec<L>(vec<L>(to) + sum) : sum;
+      }
     }
 }
-// What threads share of a depthwise step: its weights by tap [K * K, O], and sums over their own pictures.
+// gw[a, b] += the sum of g[n, r, c] * x[n, S r + a, S c + b], for L channels of K x K taps.
+template <int K, int L> void correlate_gradient(const View& x, Int S, const View& g, float* gw, Int w_step, const Extent& e) {
+  Vec<L> a[K * K];
+  for (int t = 0; t < K * K; t++) a[t] = vec<L>(gw + t * w_step);
+  for (Int n = 0; n < e.pictures; n++)
+    for (Int r = 0; r < e.rows; r++)
+      for (Int c = 0; c < e.columns; c++) {
+        const Vec<L> v = vec<L>(g.at(n, r, c));
+        const float* p = x.at(n, S * r, S * c);
+#pragma GCC unroll 25
+        for (int t = 0; t < K * K; t++) a[t] += v * vec<L>(p + t / K * x.row + t % K * x.step);
+      }
+  for (int t = 0; t < K * K; t++) vec<L>(gw + t * w_step) = a[t];
+}
+// Calls f(vector length, channel) for n channels.
+template <class F> void each_vector(Int n, F f) {
+  Int c = 0;
+  for (; c + LANES <= n; c += LANES) f(std::integral_constant<int, LANES>(), c);
+  for (; c + LANES / 2 <= n; c += LANES / 2) f(std::integral_constant<int, LANES / 2>(), c);
+  for (; c < n; c++) f(std::integral_constant<int, 1>(), c);
+}
+
+// What threads share of a depthwise step.
 struct Depthwise {
   const Job& j;
-  const Channels in;  // what a raw x lacks
-  const Int threads = omp_get_max_threads(), groups = j.N < threads ? 1 : threads;  // groups of pictures
-  const std::vector<Block> blocks = cut(j);
-  Int few;  // pictures of which all channels stay in cache
-  std::vector<float> weights;
+  const Int pad = j.K / 2, halo = j.S == 1 ? pad : (pad + 1) / 2;  // rows beside a band whose gradient it needs
+  const Int side = j.copies ? j.side : 0, threads = omp_get_max_threads();
+  const Channels in;           // what a raw x lacks
+  Int height, bands, pictures; // output rows of a band, bands of a picture, pictures at once
+  std::vector<float> weights;  // by tap: [K * K, O]
   explicit Depthwise(const Job& j) : j(j), in(j.in, j.in_activation, j.C), weights(j.O * j.K * j.K) {
     transpose(j.w, j.O, j.K * j.K, weights.data());
-    few = std::max<Int>((1 << 17) / (j.H * j.W * (j.C + j.side) + j.area() * j.O), 1);
+    const Int room = 1 << 16, row = j.S * j.W * (j.C + side) + j.ow() * j.O, oh = j.oh();
+    bands = divide_up(oh, std::clamp<Int>(room / row, 1, oh)), height = divide_up(oh, bands), bands = divide_up(oh, height);
+    pictures = std::clamp<Int>(bands > 1 ? 1 : room / 2 / (row * oh), 1, divide_up(j.N, threads));
   }
+  Int count() const { return divide_up(j.N, pictures) * bands; }
 };
 
-// L channels of the planes: x padded by zeros, and the gradient of y with a border that is wide enough for all taps.
-template <int K, int L> struct Planes {
-  using V = Vec<L>;
-  static constexpr int T = K * K, PAD = K / 2;
+template <int K> struct Band {  // a thread's, one after the other
+  static constexpr int T = K * K;
   const Depthwise& d;
   const Job& j;
-  const Int H = j.H, W = j.W, S = j.S, OH = j.oh(), OW = j.ow(), PW = W + 2 * PAD, reach = (K - 1) / S;
-  const Int GW = OW + 2 * reach;
-  const Room x = zeros_for((H + 2 * PAD) * PW * L), g = zeros_for((OH + 2 * reach) * GW * L);
-  const Room room = room_for(std::max(H * W, OH * OW) * L);
-  explicit Planes(const Depthwise& d) : d(d), j(d.j) {}
-  float* inside() { return &g[(reach * GW + reach) * L]; }  // the first pixel of the gradient within its border
+  const Int OH = j.oh(), OW = j.ow(), PW = j.W + 2 * d.pad, GW = OW + 2 * d.halo;
+  const Int in_rows = (d.height - 1) * j.S + K, g_rows = d.height + 2 * d.halo;
+  const Room x = zeros_for(d.pictures * in_rows * PW * j.C), side = zeros_for(d.pictures * in_rows * PW * d.side), g;
+  Int last = -2, n, q;  // number of the band; its first picture and output row
+  bool follows;         // the band before in the same picture, whose last rows are this one's first
+  Extent e;
+  Band(const Depthwise& d, bool backward) : d(d), j(d.j), g(zeros_for(backward * d.pictures * g_rows * GW * j.O)) {}
 
-  void load(const Block& b, Int n) {
-    const bool raw = !b.side && j.in.mean;
-    const Int step = b.side ? j.side : j.C;
-    const float* s = (b.side ? j.side_x : j.x) + n * H * W * step + b.channel;
-    float* to = &x[(PAD * PW + PAD) * L];
-    if (!raw)
-      for (Int r = 0; r < H; r++, s += W * step, to += PW * L)
-        for (Int c = 0; c < W; c++) ahead(s + c * step, step), vec<L>(to + c * L) = vec<L>(s + c * step);
-    else decide_kind(j.in_activation, [=, this](auto kind) mutable {
-      const V k = vec<L>(&d.in.k[b.channel]), o = vec<L>(&d.in.o[b.channel]);
-      const float high = d.in.high;
-      for (Int r = 0; r < H; r++, s += W * step, to += PW * L)
-        for (Int c = 0; c < W; c++) {
-          ahead(s + c * step, step);
-          vec<L>(to + c * L) = activate<kind>(V(k * vec<L>(s + c * step) + o), high);
-        }
+  void go_to(Int i) {
+    n = i / d.bands * d.pictures, q = i % d.bands * d.height, follows = q && i == last + 1, last = i;
+    e = {std::min(d.pictures, j.N - n), std::min(d.height, OH - q), OW};
+  }
+  // Calls f(where a row lies in the room, its number in the tensor), or fills with zeros where the tensor has none. What
+  // the band before has `kept`, its last rows, is moved.
+  template <class F> void each_row(float* room, Int rows, Int kept, Int first, Int of, Int line, Int border, Int width,
+                                   F f) const {
+    if (follows) std::copy_n(room + (rows - kept) * line, kept * line, room);
+    for (Int p = 0; p < e.pictures; p++, room += rows * line)
+      for (Int i = follows ? kept : 0; i < rows; i++) {
+        float* to = room + i * line + border;
+        if (first + i < 0 || first + i >= of) std::fill_n(to, width, 0.f);
+        else f(to, (n + p) * of + first + i);
+      }
+  }
+  void load() {
+    const Int C = j.C, W = j.W, first = q * j.S - d.pad;
+    each_row(x.get(), in_rows, K - j.S, first, j.H, PW * C, d.pad * C, W * C, [&](float* to, Int row) {
+      if (j.in.mean) apply(d.in, j.x + row * W * C, to, W);
+      else std::copy_n(j.x + row * W * C, W * C, to);
+    });
+    if (d.side)
+      each_row(side.get(), in_rows, K - j.S, first, j.H, PW * d.side, d.pad * d.side, W * d.side, [&](float* to, Int row) {
+        std::copy_n(j.side_x + row * W * d.side, W * d.side, to);
+      });
+  }
+  void load_gradient(const Channels& f) {  // of y; `f` as in output_gradient
+    each_row(g.get(), g_rows, 2 * d.halo, q - d.halo, OH, GW * j.O, d.halo * j.O, OW * j.O, [&](float* to, Int row) {
+      gradient(j, f, row * OW, OW, to);
     });
   }
-  Int place(const Block& b, Int time) const {  // of its channels among the outputs
-    return time < j.copies || !b.side ? b.out[0] + time * j.side : b.out[1] + (time - j.copies) * j.side;
+  View view_x() const { return {x.get(), in_rows * PW * j.C, PW * j.C, j.C}; }
+  View view_side() const { return {side.get(), in_rows * PW * d.side, PW * d.side, d.side}; }
+  View view_g(Int row, Int column) const {
+    return {&g[(row * GW + column) * j.O], g_rows * GW * j.O, GW * j.O, j.O};
+  }
+  // Calls f(whether it is side, copy, first channel of the outputs) for every time that an input is read.
+  template <class F> void each_source(F f) const {
+    for (Int time = 0; time < j.copies; time++) f(true, time, time * d.side);
+    f(false, 0, j.copies * d.side);
+    for (Int time = 0; time < j.copies; time++) f(true, j.copies + time, (j.copies + time) * d.side + j.C);
   }
 
-  std::vector<float> taps(const Block& b) const {  // weights of its channels: [time, tap, lane]
-    std::vector<float> w(b.times * T * L);
-    for (Int i = 0; i < b.times * T; i++) vec<L>(&w[i * L]) = vec<L>(&d.weights[i % T * j.O + place(b, i / T)]);
-    return w;
-  }
-  // What one channel vector of the outputs has summed up: around a value near the mean, so that float loses no digits.
-  struct Sums {
-    V m{}, sum{}, square{};
-    Int count = 0;
-    void begin(const float* first, Int n) {
-      for (Int i = 0; i < n; i++) m += vec<L>(first + i * L);
-      m *= 1.f / n;
-    }
-    void add(const V& v) { const V off = v - m; sum += off, square += off * off; }
-    void flush(Totals& totals, Int c) {
-      for (int i = 0; i < L; i++) {
-        totals.a[c + i] += sum[i] + (double)count * m[i];
-        totals.b[c + i] += square[i] + 2. * m[i] * sum[i] + (double)count * m[i] * m[i];
-      }
-      sum = square = V{}, count = 0;
-    }
-  };
-  void forward(const Block& b, Int begin, Int end, Totals& totals) {
-    std::vector<Sums> sums(b.times);
-    const std::vector<float> w = taps(b);
-    for (Int n = begin; n < end; n++) {
-      load(b, n);
-      for (Int time = 0; time < b.times; time++) {
-        correlate<K, K, L>(x.get(), S * PW * L, S * L, &w[time * T * L], room.get(), OW * L, L, OH, OW, PW * L);
-        const Int c = place(b, time);
-        float* y = j.y + n * OH * OW * j.O + c;
-        Sums s = sums[time];
-        if (n == begin) s.begin(room.get(), std::min<Int>(OH * OW, 64));
-        for (Int i = 0; i < OH * OW; i++) {
-          ahead_to_write(y + i * j.O, j.O);
-          s.add(vec<L>(y + i * j.O) = vec<L>(&room[i * L]));
-        }
-        s.count += OH * OW;
-        if (s.count >= 1024 || n == end - 1) s.flush(totals, c);
-        sums[time] = s;
-      }
-    }
-  }
-
-  // Gradient of y for output channels from c on, of picture n, within its border; `f` as in output_gradient.
-  void load_gradient(const Channels& f, Int c, Int n) {
-    const Int at = n * OH * OW * j.O + c;
-    const V k = vec<L>(&f.k[c]), o = vec<L>(&f.o[c]), m = vec<L>(&f.mean[c]);
-    const V fs = vec<L>(&f.from_sum[c]), fd = vec<L>(&f.from_dot[c]);
-    const V share = j.gpool ? vec<L>(j.gpool + n * j.O + c) * (1.f / (OH * OW)) : V{};
-    decide_kind(f.activation, [&](auto kind) {
-      const float *gz = j.gz ? j.gz + at : nullptr, *y = j.y + at, high = f.high;
-      float* to = inside();
-      for (Int r = 0, i = 0; r < OH; r++, to += GW * L)
-        for (Int q = 0; q < OW; q++, i++) {
-          const V v = vec<L>(y + i * j.O);
-          ahead(y + i * j.O, j.O);
-          if (gz) ahead(gz + i * j.O, j.O);
-          V from = gz ? V(vec<L>(gz + i * j.O) + share) : share;
-          if (kind != NONE) from *= slope<kind>(V(k * v + o), high);
-          vec<L>(to + q * L) = k * (from - fs - (v - m) * fd);
-        }
+  void forward(Totals& totals) {
+    load();
+    float* const y = j.y + (n * OH + q) * OW * j.O;
+    const View out{y, OH * OW * j.O, OW * j.O, j.O};
+    each_source([&](bool from_side, Int, Int first) {
+      const View in = from_side ? view_side() : view_x();
+      each_vector(in.step, [&](auto lanes, Int c) {
+        correlate<K, K, lanes, false>(in.channels(c), j.S, &d.weights[first + c], j.O, out.channels(first + c), e);
+      });
     });
+    if (j.norm != BATCH) return;
+    const Channels plain(Finish{}, NONE, j.O);
+    for (Int p = 0; p < e.pictures; p++) batch_sums(plain, y + p * out.picture, e.rows * OW, totals);
   }
-  void weight_gradient(float* acc) const {  // adds to it
-    V a[T];
-    for (int t = 0; t < T; t++) a[t] = vec<L>(acc + t * L);
-    const float* from = &g[(reach * GW + reach) * L];
-    for (Int r = 0; r < OH; r++)
-      for (Int c = 0; c < OW; c++) {
-        const V v = vec<L>(from + (r * GW + c) * L);
-        const float* p = &x[(r * S * PW + c * S) * L];
-#pragma GCC unroll 25
-        for (int t = 0; t < T; t++) a[t] += v * vec<L>(p + (t / K * PW + t % K) * L);
-      }
-    for (int t = 0; t < T; t++) vec<L>(acc + t * L) = a[t];
+
+  void weight_gradient(float* gw) const {  // adds to it, [K * K, O]
+    const View out = view_g(d.halo, d.halo);
+    each_source([&](bool from_side, Int, Int first) {
+      const View in = from_side ? view_side() : view_x();
+      each_vector(in.step, [&](auto lanes, Int c) {
+        correlate_gradient<K, lanes>(in.channels(c), j.S, out.channels(first + c), gw + first + c, j.O, e);
+      });
+    });
   }
   // The taps that meet input pixels with remainder (fy, fx) lead back from the output's gradient to those pixels.
-  template <int A, int B> void phase(Int fy, Int fx, const float* w) {
+  template <int A, int B, int L> void phase(Int fy, Int fx, const float* w, Int o, const View& to, bool adds) const {
     float back[A * B * L];
     for (int t = 0; t < A * B; t++)
-      vec<L>(back + t * L) = vec<L>(w + ((fy + S * (A - 1 - t / B)) * K + fx + S * (B - 1 - t % B)) * L);
-    const Int y = ((fy - PAD) % S + S) % S, x = ((fx - PAD) % S + S) % S;  // the first of those pixels
-    const Int q = (y + PAD) / S - (A - 1) + reach, p = (x + PAD) / S - (B - 1) + reach;
-    correlate<A, B, L>(&g[(q * GW + p) * L], GW * L, L, back, &room[(y * W + x) * L], S * W * L, S * L, divide_up(H - y, S),
-                       divide_up(W - x, S), GW * L);
+      vec<L>(back + t * L) = vec<L>(w + ((fy + j.S * (A - 1 - t / B)) * K + fx + j.S * (B - 1 - t % B)) * j.O);
+    const Int S = j.S, y = ((fy - d.pad) % S + S) % S, x = ((fx - d.pad) % S + S) % S;  // the first of those pixels
+    const View from = view_g((y + d.pad) / S - (A - 1) + d.halo, (x + d.pad) / S - (B - 1) + d.halo).channels(o);
+    const View d_{to.at(0, y, x), to.picture, S * to.row, S * to.step};
+    const Extent size{e.pictures, divide_up(rows_in() - y, S), divide_up(j.W - x, S)};
+    if (adds) correlate<A, B, L, true>(from, 1, back, L, d_, size);
+    else correlate<A, B, L, false>(from, 1, back, L, d_, size);
   }
-  void input_gradient(const float* w) {  // into room
-    if (S == 1) return phase<K, K>(0, 0, w);
-    phase<(K + 1) / 2, (K + 1) / 2>(0, 0, w), phase<(K + 1) / 2, K / 2>(0, 1, w);
-    phase<K / 2, (K + 1) / 2>(1, 0, w), phase<K / 2, K / 2>(1, 1, w);
+  Int rows_in() const { return std::min((q + e.rows) * j.S, j.H) - q * j.S; }  // input rows whose gradient the band makes
+  template <int L> void input_gradient(const float* w, Int o, const View& to, bool adds) const {
+    constexpr int M = (K + 1) / 2, F = K / 2;
+    if (j.S == 1) return phase<K, K, L>(0, 0, w, o, to, adds);
+    phase<M, M, L>(0, 0, w, o, to, adds), phase<M, F, L>(0, 1, w, o, to, adds);
+    phase<F, M, L>(1, 0, w, o, to, adds), phase<F, F, L>(1, 1, w, o, to, adds);
   }
-  // Writes or adds room to the gradient of a block's channels; that of a raw x passes its activation, and sums are made.
-  void store(const Block& b, Int n, bool add, V& sum, V& dot) {
-    const Int step = b.side ? j.side : j.C, at = n * H * W * step + b.channel;
-    float* to = (b.side ? j.gside : j.gx) + at;
-    if (b.side || !j.in.mean) {
-      for (Int i = 0; i < H * W; i++, to += step) vec<L>(to) = add ? V(vec<L>(to) + vec<L>(&room[i * L])) : vec<L>(&room[i * L]);
-      return;
-    }
-    const V k = vec<L>(&d.in.k[b.channel]), o = vec<L>(&d.in.o[b.channel]), m = vec<L>(&d.in.mean[b.channel]);
-    V s{}, q{};
-    decide_kind(j.in_activation, [&](auto kind) {
-      const float *raw = j.x + at, *from = room.get(), high = d.in.high;
-      for (Int i = 0; i < H * W; i++, to += step, raw += step) {
-        ahead(raw, step), ahead_to_write(to, step);
-        const V v = vec<L>(raw), gradient = vec<L>(from + i * L) * slope<kind>(V(k * v + o), high);
-        vec<L>(to) = gradient, s += gradient, q += gradient * (v - m);
-      }
+  void backward(const Channels& f, float* gw, Totals& totals) {
+    load_gradient(f);
+    if (gw) load(), weight_gradient(gw);
+    each_source([&](bool from_side, Int time, Int first) {
+      float* const to = from_side ? j.gside : j.gx;
+      const Int C = from_side ? d.side : j.C, line = j.W * C;
+      if (!to) return;
+      const View out{to + (n * j.H + q * j.S) * line, j.H * line, line, C};
+      const bool raw = !from_side && j.in.mean;  // its gradient passes its activation, and sums are made
+      each_vector(C, [&](auto lanes, Int c) {
+        input_gradient<lanes>(&d.weights[first + c], first + c, out.channels(c), !raw && (j.accumulate || time));
+      });
+      for (Int p = 0; raw && p < e.pictures; p++)
+        pass(d.in, j.x + (out.p - j.gx) + p * out.picture, out.p + p * out.picture, rows_in() * j.W, totals);
     });
-    sum += s, dot += q;
-  }
-  void backward(const Block& b, Int begin, Int end, const Channels& f, float* gw, Totals& totals) {
-    const std::vector<float> w = taps(b);
-    std::vector<float> acc(w.size());
-    for (Int n = begin; n < end; n++) {
-      if (gw) load(b, n);
-      V sum{}, dot{};
-      for (Int time = 0; time < b.times; time++) {
-        load_gradient(f, place(b, time), n);
-        if (gw) weight_gradient(&acc[time * T * L]);
-        if (!(b.side ? j.gside : j.gx)) continue;
-        input_gradient(&w[time * T * L]);
-        store(b, n, j.accumulate || time, sum, dot);
-      }
-      for (int i = 0; i < L && !b.side && j.in.mean; i++) totals.a[b.channel + i] += sum[i], totals.b[b.channel + i] += dot[i];
-    }
-    for (Int i = 0; gw && i < b.times * T; i++)
-      for (int l = 0; l < L; l++) gw[(place(b, i / T) + l) * T + i % T] += acc[i * L + l];
   }
 };
-template <int K, int L> struct Lazy {  // a thread's planes, made when it needs some
-  std::unique_ptr<Planes<K, L>> planes;
-  Planes<K, L>& of(const Depthwise& d) {
-    if (!planes) planes.reset(new Planes<K, L>(d));
-    return *planes;
-  }
-};
-// Calls f(planes, block, group, first and last picture) for all groups of pictures, a few pictures at a time, and for
-// all blocks of channels.
-template <int K, class F> void each_block(const Depthwise& d, F f) {
+// Calls f(band) for all bands, and the number of the thread.
+template <int K, class F> void each_band(const Depthwise& d, bool backward, F f) {
 #pragma omp parallel
   {
-    Lazy<K, LANES> full;
-    Lazy<K, LANES / 2> half;
-    Lazy<K, 1> one;
-    const Int all = d.blocks.size(), parts = d.groups > 1 ? 1 : all;  // few pictures: threads share their channels
+    Band<K> band(d, backward);
 #pragma omp for schedule(static)
-    for (Int i = 0; i < parts * d.groups; i++) {
-      const Int group = i % d.groups, end = (group + 1) * d.j.N / d.groups;
-      for (Int n = group * d.j.N / d.groups; n < end; n += d.few)
-        for (Int k = i / d.groups * (all / parts); k < (i / d.groups + 1) * (all / parts); k++) {
-          const Block& b = d.blocks[k];
-          const Int last = std::min(n + d.few, end);
-          if (b.lanes == LANES) f(full.of(d), b, group, n, last);
-          else if (b.lanes == 1) f(one.of(d), b, group, n, last);
-          else f(half.of(d), b, group, n, last);
-        }
-    }
+    for (Int i = 0; i < d.count(); i++) band.go_to(i), f(band, omp_get_thread_num());
   }
 }
-template <class F> void each_block(const Depthwise& d, F f) { d.j.K == 3 ? each_block<3>(d, f) : each_block<5>(d, f); }
+template <class F> void each_band(const Depthwise& d, bool backward, F f) {
+  d.j.K == 3 ? each_band<3>(d, backward, f) : each_band<5>(d, backward, f);
+}
 
 void depthwise_forward(const Job& j) {
   const Depthwise d(j);
-  AllTotals all(d.groups, Totals(j.O));
-  each_block(d, [&](auto& planes, const Block& b, Int group, Int begin, Int end) { planes.forward(b, begin, end, all[group]); });
+  AllTotals all(d.threads, Totals(j.O));
+  each_band(d, false, [&](auto& band, Int thread) { band.forward(all[thread]); });
   statistics(j, &joined(all));
   finish(j);
 }
@@ -581,15 +562,12 @@ void depthwise_forward(const Job& j) {
 void depthwise_backward(const Job& j) {
   const Depthwise d(j);
   const Channels channels = output_gradient(j);
-  const Int size = j.O * j.K * j.K;
-  std::vector<float> others(j.gw ? (d.groups - 1) * size : 0);  // a weight gradient for each group; the first in place
-  std::fill_n(j.gw, j.gw ? size : 0, 0.f);
-  AllTotals all(d.groups, Totals(j.C));
-  each_block(d, [&](auto& planes, const Block& b, Int group, Int begin, Int end) {
-    float* const gw = !j.gw || !group ? j.gw : &others[(group - 1) * size];
-    planes.backward(b, begin, end, channels, gw, all[group]);
-  });
-  for (Int i = 0; j.gw && i < (d.groups - 1) * size; i++) j.gw[i % size] += others[i];
+  const Int T = j.K * j.K, size = j.O * T;
+  std::vector<float> gw(j.gw ? d.threads * size : 0);  // of each thread, by tap
+  AllTotals all(d.threads, Totals(j.C));
+  each_band(d, true, [&](auto& band, Int thread) { band.backward(channels, j.gw ? &gw[thread * size] : nullptr, all[thread]); });
+  for (Int i = size; j.gw && i < d.threads * size; i++) gw[i % size] += gw[i];
+  if (j.gw) transpose(gw.data(), T, j.O, j.gw);
   if (j.in_gbeta) store_gradients(j, joined(all));
 }
 
@@ -603,7 +581,7 @@ struct Dense {
   Int height, count;     // of a panel, and panels
   std::vector<float> w;  // weights as [O, taps, C], where the tensor has [O, C, taps]
   explicit Dense(const Job& j) : j(j), in(j.in, j.in_activation, j.C) {
-    const Int fitting = std::clamp<Int>((1 << 18) / (I + O), 256, 2048);
+    const Int fitting = std::clamp<Int>((1 << 17) / (I + O), 128, 2048);
     height = std::min(fitting, std::max<Int>(divide_up(rows, threads), 16));
     const Int unit = j.factor || !pointwise ? (j.factor ? area : j.ow()) : 1;  // not to be cut
     height = std::max<Int>(height / unit, 1) * unit, count = divide_up(rows, height);
@@ -658,43 +636,77 @@ struct Dense {
     return room;
   }
 };
-// Adds the sums of rows of y and of their squares: made around values near the means, so that float loses no digits.
-void batch_sums(const Channels& c, const float* y, Int rows, Totals& totals) {
-  std::vector<float> m(c.repeat * c.C);
-  Totals few(c.C);
-  for (Int n; rows > 0; rows -= n, y += n * c.C) {
-    n = std::min(Totals::FEW, rows);
-    if (!totals.n) few.add(c, std::min<Int>(n, 32), false, [&](Int row, Int n, float* a, float*) {
-      each(n, [=, s = y + row * c.C](Int i) { a[i] += s[i]; });
-    });
-    for (Int i = 0; i < c.repeat * c.C; i++)
-      m[i] = totals.n ? totals.a[i % c.C] / totals.n : few.a[i % c.C] / std::min<Int>(n, 32);
-    std::fill(few.a.begin(), few.a.end(), 0), std::fill(few.b.begin(), few.b.end(), 0);
-    few.add(c, n, false, [&, m = m.data()](Int row, Int n, float* a, float* b) {
-      each(n, [=, s = y + row * c.C](Int i) { const float off = s[i] - m[i]; a[i] += off, b[i] += off * off; });
-    });
-    for (Int i = 0; i < c.C; i++) {
-      const double shift = m[i];
-      totals.a[i] += few.a[i] + n * shift, totals.b[i] += few.b[i] + 2 * shift * few.a[i] + n * shift * shift;
+// Planar RGB pictures under 3 x 3 taps: the 27 weights of a vector of channels stay in registers, and no matrix is made.
+struct Stem {
+  static constexpr int T = 27;
+  const Job& j;
+  const Int W = j.W + 2, OW = j.ow(), OH = j.oh(), O = j.O;
+  const Room lines = zeros_for(9 * W);  // what an output row reads: [C, 3, W] with a border of zeros
+  std::vector<float> w, gw;             // by tap: [27, O]
+  static bool suits(const Job& j) { return j.planar && j.C == 3 && j.K == 3; }
+  explicit Stem(const Job& j) : j(j), w(T * O), gw(T * O) { transpose(j.w, O, T, w.data()); }
+  void load(Int row) {
+    for (Int i = 0; i < 9; i++) {
+      const Int y = row % OH * j.S + i % 3 - 1;
+      if (y < 0 || y >= j.H) std::fill_n(&lines[i * W + 1], j.W, 0.f);
+      else std::copy_n(j.x + ((row / OH * 3 + i / 3) * j.H + y) * j.W, j.W, &lines[i * W + 1]);
     }
-    totals.n += n;
   }
-}
+  // Calls f(vector length, channel) for all rows of n pixels; `at` is the first pixel of the row among them.
+  template <class F> void each_row(Int first, Int n, F f) {
+    for (Int at = 0; at < n; at += OW) {
+      load((first + at) / OW);
+      each_vector(O, [&](auto lanes, Int o) { f(lanes, o, at); });
+    }
+  }
+  void forward(Int first, Int n, float* y) {
+    each_row(first, n, [&](auto lanes, Int o, Int at) {
+      Vec<lanes> k[T];
+      for (int t = 0; t < T; t++) k[t] = vec<lanes>(&w[t * O + o]);
+      float* to = y + at * O + o;
+      for (const float *p = lines_at(0), *end = lines_at(OW); p < end; p += j.S, to += O) {
+        Vec<lanes> sum = k[0] * p[0];
+#pragma GCC unroll 27
+        for (int t = 1; t < T; t++) sum += k[t] * p[t / 3 * W + t % 3];
+        vec<lanes>(to) = sum;
+      }
+    });
+  }
+  void gradient(Int first, Int n, const float* g) {
+    each_row(first, n, [&](auto lanes, Int o, Int at) {
+      Vec<lanes> a[T];
+      for (int t = 0; t < T; t++) a[t] = vec<lanes>(&gw[t * O + o]);
+      const float* from = g + at * O + o;
+      for (const float *p = lines_at(0), *end = lines_at(OW); p < end; p += j.S, from += O) {
+        const Vec<lanes> v = vec<lanes>(from);
+#pragma GCC unroll 27
+        for (int t = 0; t < T; t++) a[t] += v * p[t / 3 * W + t % 3];
+      }
+      for (int t = 0; t < T; t++) vec<lanes>(&gw[t * O + o]) = a[t];
+    });
+  }
+  const float* lines_at(Int pixel) const { return &lines[pixel * j.S]; }
+};
 
 void dense_forward(const Job& j) {
   const Dense d(j);
+  const bool direct = Stem::suits(j);
   const Int I = d.I, O = d.O;
   const Channels plain(Finish{}, NONE, O);
   AllTotals all(j.norm == BATCH ? d.threads : 0, Totals(O));
 #pragma omp parallel
   {
     const Room room = room_for(d.height * I);
+    const std::unique_ptr<Stem> stem(direct ? new Stem(j) : nullptr);
 #pragma omp for schedule(static)
     for (Int i = 0; i < d.count; i++) {
       const Int n = d.size(i);
-      const float* x = d.input(i, room.get());
       float* y = j.y + d.first(i) * O;
-      dnnl_sgemm(j.planar ? 'T' : 'N', 'T', n, O, I, 1, x, j.planar ? n : I, d.weights(), I, 0, y, O);
+      if (stem) stem->forward(d.first(i), n, y);
+      else {
+        const float* x = d.input(i, room.get());
+        dnnl_sgemm(j.planar ? 'T' : 'N', 'T', n, O, I, 1, x, j.planar ? n : I, d.weights(), I, 0, y, O);
+      }
       if (j.norm == BATCH) batch_sums(plain, y, n, all[omp_get_thread_num()]);
     }
   }
@@ -706,7 +718,7 @@ void dense_backward(const Job& j) {
   const Dense d(j);
   const Int I = d.I, O = d.O, size = O * I;
   const Channels channels = output_gradient(j);
-  const bool spread = !d.pointwise && j.gx;  // the gradient of what lies under the taps is added to that of x
+  const bool direct = Stem::suits(j), spread = !d.pointwise && j.gx;  // the gradient of what lies under the taps is added to that of x
   if (spread && !j.accumulate) std::fill_n(j.gx, j.N * j.H * j.W * j.C, 0.f);
   const Room ordered = room_for(d.w.empty() ? 0 : size);  // the weight gradient, taps in front of channels
   float* const total = d.w.empty() ? j.gw : ordered.get();
@@ -718,12 +730,14 @@ void dense_backward(const Job& j) {
     const Int thread = omp_get_thread_num();
     const Room room = room_for(d.height * I), g = room_for(d.height * O);
     float* const gw = thread ? &others[(thread - 1) * size] : total;
+    const std::unique_ptr<Stem> stem(direct ? new Stem(j) : nullptr);
     bool begun = false;
 #pragma omp for schedule(static) nowait
     for (Int i = 0; i < d.count; i++) {
       const Int n = d.size(i), at = d.first(i);
       gradient(j, channels, at, n, g.get());
-      if (j.gw) {
+      if (stem && j.gw) stem->gradient(at, n, g.get());
+      else if (j.gw) {
         const float* x = d.input(i, room.get());
         dnnl_sgemm('T', j.planar ? 'T' : 'N', O, I, n, 1, g.get(), O, x, j.planar ? n : I, begun, gw, I);
         begun = true;
@@ -745,7 +759,8 @@ void dense_backward(const Job& j) {
         }
       });
     }
-    if (j.gw && !begun) std::fill_n(gw, size, 0.f);
+    if (j.gw && stem) transpose(stem->gw.data(), I, O, gw);
+    else if (j.gw && !begun) std::fill_n(gw, size, 0.f);
 #pragma omp barrier
 #pragma omp for schedule(static)
     for (Int k = 0; k < (j.gw ? size : 0); k++)

@@ -82,6 +82,15 @@ def test_depthwise(n, c, h, w, kernel, stride):
     agree(nn.Conv2D(c, c, kernel, stride, kernel // 2, groups=c), [(n, c, h, w)])
 
 
+@needs_kernels
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(61, 45), (38, 64), (3, 700)])
+def test_depthwise_in_bands_of_rows(kernel, stride, size):
+    """So many channels that a picture does not stay in cache; 41 are no whole number of vectors."""
+    agree(nn.Conv2D(41, 41, kernel, stride, kernel // 2, groups=41), [(2, 41, *size)])
+
+
 def plan(c_in, new, copies, out, kernel, stride, se):
     return BlockPlan(0, c_in, new, copies, new + 2 * copies * c_in, out, kernel, stride, se, "hardswish",
                      shortcut=stride == 1 and out == c_in)
@@ -106,6 +115,14 @@ def test_bottleneck_whose_concatenation_and_inner_outputs_are_never_made(plan, n
     if training:
         n, h, w = n + 2, h + 8, w + 8
     agree(block, [(n, plan.c_in, h, w)], as_good_as_stock=True)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_bottleneck_in_bands_of_rows(kernel, stride):
+    paddle.seed(0)
+    block = AsymmetricalBottleneck(plan(16, 40, 1, 16, kernel, stride, se=True))
+    agree(block, [(3, 16, 50, 47)], as_good_as_stock=True)
 
 
 @pytest.fixture
@@ -142,7 +159,7 @@ def bottleneck_of_resnet(stride=1, **settings):
 def test_bottlenecks_of_resnet_are_one_chain(chains, make, training):
     paddle.seed(1)
     stage = nn.Sequential(make(), resnet.BottleneckBlock(16, 4))  # the second's gradients enter the first's shortcut
-    for name, value in stage.named_parameters():
+    for value in stage.parameters():
         if value.ndim == 1 and not value.stop_gradient:  # batch norm that does something
             value.set_value(value + 0.3 * paddle.randn(value.shape))
     stage.train() if training else stage.eval()
@@ -227,6 +244,13 @@ def test_dense(n, c_in, c_out, h, w, kernel, stride):
        stride=st.sampled_from([1, 2]))
 def test_stem(n, h, w, kernel, stride):
     agree(nn.Conv2D(3, 16, kernel, stride, kernel // 2, bias_attr=False), [(n, 3, h, w)], picture_gradient=False)
+
+
+@needs_kernels
+@pytest.mark.parametrize("channels", [1, 8, 16, 21, 40])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_stem_of_any_width(channels, stride):
+    agree(nn.Conv2D(3, channels, 3, stride, 1), [(3, 3, 35, 40)], picture_gradient=False)
 
 
 @needs_kernels

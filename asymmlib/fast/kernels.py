@@ -181,7 +181,7 @@ def covers(block: Block, shape: Sequence[int]) -> list[int] | None:
     for stage in block.stages:
         conv, bn = stage.conv, stage.bn
         beside = 2 * stage.copies * first[1]
-        if not _known(conv, bn) or channels + beside != conv._in_channels or beside and conv._groups == 1:
+        if not _known(conv, bn) or channels + beside != conv._in_channels or (beside and conv._groups == 1):
             return None
         channels, stride = conv._out_channels, conv._stride[0]
         h, w = (h - 1) // stride + 1, (w - 1) // stride + 1

@@ -214,7 +214,8 @@ def exchanged(copies, se, part, layer):
 @pytest.mark.parametrize("picture_gradient", [False, True])
 @pytest.mark.parametrize("make", [
     lambda: wide_first_of_resnet(False), lambda: wide_first_of_resnet(True),
-    lambda: exchanged(0, False, "expand", ConvBNAct(4, 8, 3)), lambda: exchanged(1, False, "expand", ConvBNAct(4, 8, 3)),
+    lambda: exchanged(0, False, "expand", ConvBNAct(4, 8, 3)),
+    lambda: exchanged(1, False, "expand", ConvBNAct(4, 8, 3)),
     lambda: exchanged(1, False, "depthwise", ConvBNAct(16, 16, 3)),
     lambda: exchanged(0, True, "project", ConvBNAct(8, 4, 3, activation=None)),
     lambda: exchanged(0, False, "project", ConvBNAct(8, 1, activation=None))])

@@ -60,7 +60,7 @@ def points(part: pd.DataFrame, size: int) -> dict[str, tuple[float, float]]:
 
 
 def sentence(part: pd.DataFrame, size: int) -> str:
-    """How the step's time divides by how near to the peak a kernel computes, and whether the machine counts its traffic."""
+    """How the step's time divides by a kernel's share of the peak, and whether the machine counts its traffic."""
     rows = shares(part, size)
     products, other = (rows[which] for which in (rows["operations"] > 0, rows["operations"] == 0))
     fast, slow = products["peak"] >= FAST, products["peak"] < SLOW

@@ -95,7 +95,7 @@ def measure(timed, size, rounds):
         whole = (time.perf_counter() - started) / steps
         turns.append([{"kernel": "whole step", "direction": "step", "seconds": whole}, *(
             {"kernel": kernel, "direction": direction} | {name: value / steps for name, value in sums.items()}
-            for (kernel, direction), sums in timed.found.items())])
+            for (kernel, direction), sums in timed.found.items() if sums["bytes"] or direction == "step")])
         return whole
     step()
     table = take_rounds({size: turn}, int(os.environ["OMP_NUM_THREADS"]), rounds)

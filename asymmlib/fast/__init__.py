@@ -6,8 +6,10 @@ matrix products of the oneDNN that Paddle ships, on channel-inner tensors; a net
 (`asymmlib.fast.program`), in which batch norm and activation are applied by whoever reads. `accelerate` swaps the
 `forward` of networks and of single layers (`asymmlib.fast.layers` knows which), and an optimiser's update; parameters,
 their names, hooks and checkpoints stay. Whatever the kernels do not cover (no compiler, another platform, float64, a
-GPU, static graphs, second derivatives) takes Paddle's own path. Threads are OpenMP's: set `OMP_NUM_THREADS` to the
-number of cores before Paddle is imported.
+GPU, static graphs) takes Paddle's own path. A chain is a `PyLayer`, to which Paddle grants less than to its own layers:
+for second derivatives, `paddle.grad` by some inputs only, or two backward passes through one graph (`retain_graph`; the
+process ends at the second) `restore` the network first. Threads are OpenMP's: set `OMP_NUM_THREADS` to the number of
+cores before Paddle is imported.
 """
 import functools
 import types

@@ -180,16 +180,25 @@ def covers(block: Block, shape: Sequence[int]) -> list[int] | None:
     n, channels, h, w = first = list(shape)
     for stage in block.stages:
         conv, bn = stage.conv, stage.bn
-        if not _known(conv, bn) or channels + 2 * stage.copies * first[1] != conv._in_channels:
+        beside = 2 * stage.copies * first[1]
+        if not _known(conv, bn) or channels + beside != conv._in_channels or (beside and conv._groups == 1):
             return None
         channels, stride = conv._out_channels, conv._stride[0]
         h, w = (h - 1) // stride + 1, (w - 1) // stride + 1
         if bn is not None and _by_batch(bn) and n * h * w == 1:  # Paddle leaves out batch norm over a single number
             return None
-    known = all(_known(stage.conv, stage.bn) and stage.conv._kernel_size == [1, 1] for stage in block.squeeze)
     after = [n, channels, h, w]
-    joins = block.beside is None or covers(Block((block.beside,)), first) == after
-    return after if known and joins else None
+    added = first if block.beside is None else covers(Block((block.beside,)), first)
+    return after if (not block.squeeze or _squeezes(block)) and (not block.shortcut or added == after) else None
+
+
+def _squeezes(block):
+    """Whether squeeze-and-excitation and what reads the planes that it scales are pointwise and fit each other."""
+    reduce, restore, last = convs = [stage.conv for stage in (*block.squeeze, block.stages[-1])]
+    return (all(_known(stage.conv, stage.bn) for stage in block.squeeze)
+            and all(conv._kernel_size == conv._stride == [1, 1] for conv in convs)
+            and last._in_channels == reduce._in_channels == restore._out_channels
+            and reduce._out_channels == restore._in_channels)
 
 
 def _by_batch(bn):

@@ -106,7 +106,8 @@ class Program:
         self._next = PARAMETERS
         first = Value(tuple(shape), (INPUT, 0), wanted=wants_x)  # type: ignore[arg-type]
         first_stage = plans[0].stages[0]
-        planar = not wants_x and not first_stage.depthwise and first_stage.kernel > 1
+        again = plans[0].shortcut or any(stage.copies for stage in plans[0].stages)  # whether others read x, too
+        planar = not wants_x and not again and not first_stage.depthwise and first_stage.kernel > 1
         x = first if planar else self._step({"kind": ENTER}, first, first.shape).out
         for plan, following in zip(plans, (*plans[1:], None), strict=True):
             x = self._block(plan, x, raw=following is not None and not following.stages)

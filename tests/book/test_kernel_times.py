@@ -97,9 +97,28 @@ def test_the_page_adds_up(rows):
     assert page.points(rows, 64) == {"depthwise 3 × 3, forward": (0.5, pytest.approx(10)),
                                      "pointwise, backward": (8.0, pytest.approx(80))}
     assert page.sentence(rows, 64) == (
-        "At 64 px 50% of the step passes in kernels that reach at least 50% of the measured peak, 30% in kernels below "
-        "25%, 10% in means, layout and optimiser, 10% outside all kernels. The largest part, 50%, is pointwise, "
-        "backward, at 80% of the peak. The machine lets nobody read its counters of memory traffic.")
+        "At 64 px 50% of the step passes in kernels that reach at least 50% of the measured peak, 0% in others that "
+        "reach 25%, 30% in kernels below 25%, 10% in means, layout and optimiser, 10% outside all kernels. The "
+        "largest part, 50%, is pointwise, backward, at 80% of the peak. The machine lets nobody read its counters "
+        "of memory traffic.")
+
+
+def test_a_kernel_between_is_told_too(rows):
+    text = page.sentence(rows.replace({"operations": {4e8: 2e8}}), 64)
+    assert " 0% of the step passes in kernels that reach at least 50% " in text
+    assert " 50% in others that reach 25%, 30% in kernels below 25%, 10% in means" in text
+
+
+def test_rounds_and_disturbed_ones_are_counted_alike(rows):
+    both = pd.concat([rows, rows.assign(size=256)]).assign(threads=2, rounds=7, disturbed=3)
+    assert page.measured(both) == "**A**, 2 threads, batch 32, 7 rounds of each size; 6 of 14 stayed disturbed."
+
+
+def test_rows_that_are_not_there_are_named(rows):
+    with pytest.raises(ValueError, match="no whole step of 128 px was measured, only of 64"):
+        page.table(rows, 128)
+    with pytest.raises(ValueError, match="`make bench` measures this one"):
+        speeds.of_processor(rows[:0])
 
 
 def test_a_kernel_has_one_colour_forward_and_backward():

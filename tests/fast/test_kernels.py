@@ -184,6 +184,57 @@ def test_an_unusual_bottleneck_of_resnet_computes_what_paddle_does(chains, chang
 
 
 @needs_kernels
+@pytest.mark.parametrize(("inputs", "stride"), [(16, 2), (8, 1)])
+def test_a_shortcut_of_another_shape_is_refused_as_paddle_refuses_it(inputs, stride):
+    block = fast.accelerate(resnet.BottleneckBlock(inputs, 4, stride))
+    with pytest.raises(ValueError, match="[Bb]roadcast"):
+        block(paddle.randn([2, inputs, 9, 9]))
+
+
+@needs_kernels
+def test_a_shortcut_of_one_channel_is_broadcast_as_by_paddle():
+    paddle.seed(1)
+    agree(inferring(resnet.BottleneckBlock(1, 4)), [(4, 1, 9, 9)], as_good_as_stock=True)
+
+
+def wide_first_of_resnet(shortcut):
+    block = bottleneck_of_resnet() if shortcut else resnet.BottleneckBlock(8, 2)
+    block.conv1 = nn.Conv2D(8, block.conv2._in_channels, 3, padding=1, bias_attr=False)
+    return block
+
+
+def exchanged(copies, se, part, layer):
+    """A bottleneck of 4 channels, 8 inside, one part of which is another."""
+    block = AsymmetricalBottleneck(plan(4, 8, copies, 4, 3, 1, se))
+    setattr(block, part, layer)
+    return block
+
+
+@needs_kernels
+@pytest.mark.parametrize("picture_gradient", [False, True])
+@pytest.mark.parametrize("make", [
+    lambda: wide_first_of_resnet(False), lambda: wide_first_of_resnet(True),
+    lambda: exchanged(0, False, "expand", ConvBNAct(4, 8, 3)),
+    lambda: exchanged(1, False, "expand", ConvBNAct(4, 8, 3)),
+    lambda: exchanged(1, False, "depthwise", ConvBNAct(16, 16, 3)),
+    lambda: exchanged(0, True, "project", ConvBNAct(8, 4, 3, activation=None)),
+    lambda: exchanged(0, False, "project", ConvBNAct(8, 1, activation=None))])
+def test_a_block_with_an_exchanged_convolution_computes_what_paddle_does(make, picture_gradient):
+    paddle.seed(1)
+    agree(make(), [(4, 8 if isinstance(make(), resnet.BottleneckBlock) else 4, 9, 9)], picture_gradient, True)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("part", "inputs", "outputs"), [("reduce", 4, 8), ("restore", 8, 5)])
+def test_squeeze_and_excitation_that_does_not_fit_is_refused_as_paddle_refuses_it(part, inputs, outputs):
+    block = AsymmetricalBottleneck(plan(4, 8, 0, 4, 3, 1, True))
+    inputs = inputs if part == "reduce" else block.se.restore._in_channels
+    setattr(block.se, part, nn.Conv2D(inputs, outputs, 1))
+    with pytest.raises(ValueError):
+        fast.accelerate(block)(paddle.randn([2, 4, 9, 9]))
+
+
+@needs_kernels
 def test_bottlenecks_of_grouped_convolutions_keep_the_rest_on_the_kernels(chains):
     paddle.seed(1)
     agree(bottleneck_of_resnet(groups=2, base_width=64), [(4, 8, 14, 13)], as_good_as_stock=True)

@@ -70,10 +70,13 @@ def processors(speeds: pd.DataFrame) -> list[str]:
 
 
 def of_processor(table: pd.DataFrame, cpu: str | None = None) -> pd.DataFrame:
-    """The rows of one processor, default: the one that was measured last. Raises `ValueError` for an unknown one."""
+    """The rows of one processor, default: the one that was measured last. Raises `ValueError` for an unknown one, or
+    where none was measured."""
     known = processors(table)
+    if not known:
+        raise ValueError("no rows of any processor were recorded: `make bench` measures this one")
     if cpu is not None and cpu not in known:
-        raise ValueError(f"no row of processor {cpu!r}; there are {', '.join(known) or 'none'}")
+        raise ValueError(f"no row of processor {cpu!r}; there are {', '.join(known)}")
     return table[table["cpu"] == (known[0] if cpu is None else cpu)]
 
 

@@ -1,7 +1,7 @@
 """The table, points and sentence of the page about speed that say where the time of a training step goes."""
 import pandas as pd
 
-__all__ = ["points", "rest", "sentence", "shares", "table"]
+__all__ = ["measured", "points", "rest", "sentence", "shares", "table"]
 
 WHOLE, OPTIMISER, REST = "whole step", "optimiser", "outside the kernels"
 FAST, SLOW = 0.5, 0.25  # shares of the measured peak that the sentence sorts kernels by
@@ -20,7 +20,17 @@ def shares(part: pd.DataFrame, size: int) -> pd.DataFrame:
 
 
 def _whole(part, size):
-    return part.loc[(part["size"] == size) & (part["kernel"] == WHOLE), "seconds"].iloc[0]
+    seconds = part[part["kernel"] == WHOLE].set_index("size")["seconds"]
+    if size not in seconds:
+        raise ValueError(f"no whole step of {size} px was measured, only of {', '.join(map(str, seconds.index))}")
+    return seconds[size]
+
+
+def measured(part: pd.DataFrame) -> str:
+    """On which processor and how these rows were measured."""
+    first, rounds = part.iloc[0], part.groupby("size")[["rounds", "disturbed"]].first()
+    return (f"**{first['cpu']}**, {first['threads']} threads, batch {first['batch']}, {rounds['rounds'].min()} rounds "
+            f"of each size; {rounds['disturbed'].sum()} of {rounds['rounds'].sum()} stayed disturbed.")
 
 
 def rest(part: pd.DataFrame, size: int) -> float:
@@ -50,14 +60,15 @@ def points(part: pd.DataFrame, size: int) -> dict[str, tuple[float, float]]:
 
 
 def sentence(part: pd.DataFrame, size: int) -> str:
-    """How the step's time divides by how near to the peak a kernel computes, and what the bytes say."""
+    """How the step's time divides by a kernel's share of the peak, and whether the machine counts its traffic."""
     rows = shares(part, size)
     products, other = (rows[which] for which in (rows["operations"] > 0, rows["operations"] == 0))
-    near, far = (products.loc[which, "step"].sum() for which in (products["peak"] >= FAST, products["peak"] < SLOW))
+    fast, slow = products["peak"] >= FAST, products["peak"] < SLOW
+    near, between, far = (products.loc[which, "step"].sum() for which in (fast, ~fast & ~slow, slow))
     top = products.iloc[0]
     text = (f"At {size} px {near:.0%} of the step passes in kernels that reach at least {FAST:.0%} of the measured "
-            f"peak, {far:.0%} in kernels below {SLOW:.0%}, {other['step'].sum():.0%} in means, layout and optimiser, "
-            f"{rest(part, size):.0%} outside all kernels. The largest part, {top.step:.0%}, is {top.kernel}, "
-            f"{top.direction}, at {top.peak:.0%} of the peak. ")
+            f"peak, {between:.0%} in others that reach {SLOW:.0%}, {far:.0%} in kernels below {SLOW:.0%}, "
+            f"{other['step'].sum():.0%} in means, layout and optimiser, {rest(part, size):.0%} outside all kernels. "
+            f"The largest part, {top.step:.0%}, is {top.kernel}, {top.direction}, at {top.peak:.0%} of the peak. ")
     return text + ("The machine has counters of memory traffic, which this table does not read." if top.counters else
                    "The machine lets nobody read its counters of memory traffic.")

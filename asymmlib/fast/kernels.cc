@@ -538,7 +538,7 @@ template <int K> struct Band {  // a thread's, one after the other
     });
   }
 };
-// Calls f(band) for all bands, and the number of the thread.
+// Calls f(band, number of the thread) for all bands.
 template <int K, class F> void each_band(const Depthwise& d, bool backward, F f) {
 #pragma omp parallel
   {
@@ -718,7 +718,9 @@ void dense_backward(const Job& j) {
   const Dense d(j);
   const Int I = d.I, O = d.O, size = O * I;
   const Channels channels = output_gradient(j);
-  const bool direct = Stem::suits(j), spread = !d.pointwise && j.gx;  // the gradient of what lies under the taps is added to that of x
+  const bool direct = Stem::suits(j), spread = !d.pointwise && j.gx;  // what lies under taps: its gradient is added to gx
+  // Neighbouring panels add to the same rows of gx: threads take panels that do not, in turns.
+  const Int turns = spread && d.threads > 1 ? 1 + divide_up(std::max<Int>(j.K - j.S, 0), d.height / j.ow() * j.S) : 1;
   if (spread && !j.accumulate) std::fill_n(j.gx, j.N * j.H * j.W * j.C, 0.f);
   const Room ordered = room_for(d.w.empty() ? 0 : size);  // the weight gradient, taps in front of channels
   float* const total = d.w.empty() ? j.gw : ordered.get();
@@ -732,8 +734,9 @@ void dense_backward(const Job& j) {
     float* const gw = thread ? &others[(thread - 1) * size] : total;
     const std::unique_ptr<Stem> stem(direct ? new Stem(j) : nullptr);
     bool begun = false;
-#pragma omp for schedule(static) nowait
-    for (Int i = 0; i < d.count; i++) {
+    for (Int turn = 0; turn < turns; turn++)
+#pragma omp for schedule(static)
+    for (Int i = turn; i < d.count; i += turns) {
       const Int n = d.size(i), at = d.first(i);
       gradient(j, channels, at, n, g.get());
       if (stem && j.gw) stem->gradient(at, n, g.get());
@@ -764,11 +767,13 @@ void dense_backward(const Job& j) {
 #pragma omp barrier
 #pragma omp for schedule(static)
     for (Int k = 0; k < (j.gw ? size : 0); k++)
-      for (Int i = 0; i < d.threads - 1; i++) total[k] += others[i * size + k];
+      for (Int i = 0; i < omp_get_num_threads() - 1; i++) total[k] += others[i * size + k];
   }
   if (j.gw && !d.w.empty()) d.reorder(total, j.gw, d.T, j.C);
   if (!j.in_gbeta) return;
-  if (spread) in_pieces(j.N * j.H * j.W, [&](Int t, Int first, Int rows) { pass(d.in, j.x + first * j.C, j.gx + first * j.C, rows, all[t]); });
+  if (spread) in_pieces(j.N * j.H * j.W, [&](Int t, Int first, Int rows) {
+    pass(d.in, j.x + first * j.C, j.gx + first * j.C, rows, all[t]);
+  });
   store_gradients(j, joined(all));
 }
 

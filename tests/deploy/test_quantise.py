@@ -13,7 +13,9 @@ from asymmlib.__main__ import main
 from asymmlib.base import extras
 from asymmlib.deploy import engines, quantise, quantisers
 from asymmlib.deploy.export import export_classifier
+from asymmlib.recipes import get_recipe
 from asymmlib.runs import find_run, load_pretrained
+from asymmlib.training import train
 
 needs_onnx = pytest.mark.skipif(bool(engines.missing("onnxruntime")), reason="the extra `ship` is not installed")
 needs_nncf = pytest.mark.skipif(bool(extras.missing_package("nncf") or engines.missing("openvino")),
@@ -29,8 +31,10 @@ def trained(tmp_path_factory, write_colours):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASYMMLIB_HOME", str(root / "data"))
         patch.setenv("ASYMMLIB_RUNS", str(root / "runs"))
-        assert main(["train", "--data", str(root / "pictures"), "--model", "asymmnet_small", "--name", "first",
-                     "--epochs", "25", "--batch-size", "8", "--image-size", "32", "--test-share"]) == 0
+        # a fifth of the usual rate: whatever the order of sums, so few pictures are learnt
+        recipe = get_recipe("quick").replace(base_lr=0.01, epochs=40, batch_size=8, image_size=32,
+                                             data=str(root / "pictures"), test_share=True)
+        train("asymmnet_small", recipe, name="first")
         assert main(["export", "first", *OPTIONS]) == 0
     return root
 
@@ -128,7 +132,7 @@ def test_a_file_that_lost_too_much_is_not_written(here, tmp_path, monkeypatch):
         quantise.quantise(classifier, folder, prepared_of(run), calibration=6)
     assert not list(folder.glob("model-int8*"))
     table = quantise.quantise(classifier, folder, prepared_of(run), calibration=6, largest_loss=100)
-    assert (folder / "model-int8.onnx").is_file() and table["lost"].max() >= 8
+    assert (folder / "model-int8.onnx").is_file() and table["lost"].max() >= 6
 
 
 @needs_onnx

@@ -14,7 +14,6 @@ from asymmlib.runs import load_pretrained
 from asymmlib.weights.released import RELEASED
 
 pytestmark = pytest.mark.slow
-SIZE = 64
 
 
 def _onnxruntime(folder):
@@ -78,7 +77,8 @@ def shipped(request, tmp_path_factory):
         pytest.skip(missing_package("onnx"))
     folder, classifier = tmp_path_factory.mktemp(request.param), load_pretrained(request.param)
     export_classifier(classifier, folder)
-    pictures = np.random.default_rng(17).normal(size=(10, 3, SIZE, SIZE)).astype(np.float32)
+    size = classifier.image_size
+    pictures = np.random.default_rng(17).normal(size=(10, 3, size, size)).astype(np.float32)
     return folder, pictures, eager_logits(classifier.network, pictures)
 
 

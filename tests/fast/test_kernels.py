@@ -468,6 +468,31 @@ def test_a_signal_while_the_kernels_work_changes_no_bit():
     assert (done.returncode, done.stdout.split()) == (0, ["True"] * 3), (done.stdout, done.stderr[-2000:])
 
 
+THREADS = """
+import numpy as np
+import paddle
+from paddle import nn
+from asymmlib.fast import accelerate, is_accelerated
+paddle.seed(0)
+network, x = accelerate(nn.Conv2D(9, 12, 5, 1, 2)), paddle.randn([3, 9, 24, 20])
+x.stop_gradient = False
+def answer():
+    x.clear_gradient()
+    network.clear_gradients()
+    network(x).square().sum().backward()
+    return [x.grad.numpy().tobytes(), *(p.grad.numpy().tobytes() for p in network.parameters())]
+print(is_accelerated(network), len({tuple(answer()) for _ in range(100)}))
+"""
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_threads_that_add_to_the_same_pixels_give_equal_bits():
+    done = run_python("-W", "ignore", "-c", THREADS, cwd=project_root(), timeout=120,
+                      env={**os.environ, "OMP_NUM_THREADS": "4"})
+    assert (done.returncode, done.stdout.split()) == (0, ["True", "1"]), (done.stdout, done.stderr[-2000:])
+
+
 @pytest.mark.parametrize(("system", "machine"), [("Windows", "AMD64"), ("Linux", "aarch64"), ("Darwin", "arm64")])
 def test_other_platforms_are_named(monkeypatch, system, machine):
     monkeypatch.setattr("platform.system", lambda: system)

@@ -14,8 +14,9 @@ from scipy.stats import mannwhitneyu
 
 from asymmbook.checkout import results_dir
 from asymmbook.evidence.folds import open_pictures, unknown_classes
-from asymmbook.evidence.release import amend, write_card
+from asymmbook.evidence.release import amend, model_card
 from asymmbook.evidence.statistics import LEVEL, wilson
+from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import weights_dir
 from asymmlib.data.pictures import load_picture
 from asymmlib.data.sources import Prepared
@@ -77,7 +78,8 @@ def record(caltech16: Prepared, everything: Prepared | None = None, folder: Path
     for name in RELEASED:
         rows.append({"network": name, **_measure(load_pretrained(name, folder), caltech16, everything, classes)})
         amend(name, {"none_below": rows[-1]["none_below"]}, folder)
-    write_card(folder)
+    with atomic_write(folder / "README.md", "w") as file:
+        file.write(model_card({name: load_pretrained(name, folder) for name in RELEASED}))
     table = pd.DataFrame(rows)
     write(table, results_dir() / "unknown.csv")
     return table

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from asymmlib.base.files import open_regular
+from asymmlib.base.files import atomic_write, open_regular
 
-__all__ = ["read_table"]
+__all__ = ["read_table", "write_table"]
 
 
 def read_table(path: Path | str, columns: Iterable[str], types: Mapping[str, type] | None = None,
@@ -38,6 +38,12 @@ def read_table(path: Path | str, columns: Iterable[str], types: Mapping[str, typ
         raise ValueError(_told(path, f"no column {', '.join(missing)}" if missing
                                else f"rows without a value of {', '.join(empty)}"))
     return frame
+
+
+def write_table(table: pd.DataFrame, path: Path | str) -> None:
+    """Store a table as CSV with five digits of each float, whole or not at all."""
+    with atomic_write(Path(path)) as file:
+        file.write(table.to_csv(index=False, float_format="%.5g", lineterminator="\n").encode())
 
 
 def _told(path, reason):

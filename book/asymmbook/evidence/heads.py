@@ -14,11 +14,10 @@ from scipy.optimize import minimize
 from asymmbook.checkout import results_dir
 from asymmbook.evidence.folds import open_pictures
 from asymmbook.evidence.unknown import bootstrap, class_pictures, roles
-from asymmlib.base.tables import read_table
+from asymmlib.base.tables import read_table, write_table
 from asymmlib.data.pictures import normalise
 from asymmlib.data.sources import Prepared
 from asymmlib.deploy.heads import network_features
-from asymmlib.deploy.timing import write
 from asymmlib.evaluation import softmax
 from asymmlib.runs import Classifier, load_pretrained
 from asymmlib.weights.released import RELEASED
@@ -91,7 +90,7 @@ def record(everything: Prepared | None = None, folder: Path | None = None) -> pd
         rows += [{"network": name, "decay": decay, "calibrated": tried[decay], "draw": draw,
                   "accuracy": _accuracy(units["test"], draw, decay)} for draw in range(TRIALS["test"])]
     table = pd.DataFrame(rows)
-    write(table, results_dir() / "heads.csv")
+    write_table(table, results_dir() / "heads.csv")
     return table
 
 

@@ -14,11 +14,12 @@ import pandas as pd
 from asymmbook.checkout import results_dir
 from asymmbook.evidence.int8_layers import clear_still_channels, layer_by_layer
 from asymmbook.evidence.statistics import compare, wilson
+from asymmlib.base.tables import write_table
 from asymmlib.deploy.engines import Runner, run_onnx, run_openvino
 from asymmlib.deploy.export import export_classifier
 from asymmlib.deploy.quantise import answers_of
 from asymmlib.deploy.quantisers import CALIBRATION, calibration_pictures, onnx_int8, openvino_int8
-from asymmlib.deploy.timing import machine, spread, take_turns, write
+from asymmlib.deploy.timing import machine, spread, take_turns
 from asymmlib.runs import load_pretrained
 from asymmlib.weights.released import RELEASED
 
@@ -65,8 +66,8 @@ def record(prepared: "Prepared") -> pd.DataFrame:
         if name in LAYERS:
             layers.append(layer_by_layer(folder / "model.onnx", pictures).assign(network=name))
     table = pd.DataFrame(rows).assign(calibration=CALIBRATION, **machine(PACKAGES))
-    write(pd.concat(layers).assign(**machine(PACKAGES)), results_dir() / "int8-layers.csv")
-    write(table, results_dir() / "int8.csv")
+    write_table(pd.concat(layers).assign(**machine(PACKAGES)), results_dir() / "int8-layers.csv")
+    write_table(table, results_dir() / "int8.csv")
     return table
 
 
@@ -81,7 +82,7 @@ def record_latency(prepared: "Prepared", rounds: int = ROUNDS, turn_s: float = T
             rows.append({"network": name, "form": form, "image_size": classifier.image_size, "rounds": rounds,
                          "calls": sum(map(len, turns)), "ms": middle, "ms_low": low, "ms_high": high})
     table = pd.DataFrame(rows).assign(**machine(PACKAGES))
-    write(table, results_dir() / "int8-latency.csv")
+    write_table(table, results_dir() / "int8-latency.csv")
     return table
 
 

@@ -18,9 +18,9 @@ from asymmbook.evidence.release import amend, model_card
 from asymmbook.evidence.statistics import LEVEL, wilson
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import weights_dir
+from asymmlib.base.tables import write_table
 from asymmlib.data.pictures import load_picture
 from asymmlib.data.sources import Prepared
-from asymmlib.deploy.timing import write
 from asymmlib.evaluation import softmax
 from asymmlib.runs import load_pretrained
 from asymmlib.weights.released import RELEASED
@@ -81,7 +81,7 @@ def record(caltech16: Prepared, everything: Prepared | None = None, folder: Path
     with atomic_write(folder / "README.md", "w") as file:
         file.write(model_card({name: load_pretrained(name, folder) for name in RELEASED}))
     table = pd.DataFrame(rows)
-    write(table, results_dir() / "unknown.csv")
+    write_table(table, results_dir() / "unknown.csv")
     return table
 
 

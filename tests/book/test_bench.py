@@ -62,8 +62,9 @@ def test_this_process_is_no_other():
     while quiet.look().own < first.own + 20:  # 0.2 s of work
         number += sum(range(10_000))
     second = quiet.look()
-    assert second.own - first.own >= 20 and second.work >= first.work + 20
-    assert quiet.between(first, second).others <= 1 - 20 / (second.total - first.total) + 1e-12
+    # a look reads the processors first and its own process then: a tick or two may lie in between
+    assert second.own - first.own >= 20 and second.work >= first.work + 18
+    assert quiet.between(first, second).others <= 1 - 18 / (second.total - first.total)
 
 
 # rounds ---------------------------------------------------------------------------------------------------------------

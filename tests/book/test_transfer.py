@@ -115,7 +115,7 @@ def test_the_recipe_of_the_released_weights_is_shown_with_what_it_costs(monkeypa
         monkeypatch.setattr(records, "read_runs", lambda folder=None, rows=rows: pd.DataFrame(rows))
         parts += [pages.recipes(), pages.choice()]
         assert words in parts[-1]
-        assert ("| `pre-slow` | other classes | `crop-flip` | 60 | `backbone_rate` 0.1 | 60.0% | 60.0% | "
+        assert ("| `pre-slow` | `crop-flip` | 60 | `backbone_rate` 0.1 | 60.0% | 60.0% | "
                 "214,000 | 20 |") in parts[-2]
     assert "earlier weights" not in parts[-1]
     assert not chinese(parts)

@@ -43,7 +43,6 @@ def shown(folder: Path | None = None) -> pd.DataFrame:
     for name, candidate in CANDIDATES.items():
         recipe, mine = BASE.replace(**candidate.changes), table[table["candidate"] == name].set_index("network")
         rows.append({"recipe": f"`{name}`",
-                     "starts from": "other classes" if candidate.pretrained else "random weights",
                      "augmentation": f"`{recipe.augmentation}`", "epochs": str(recipe.epochs),
                      "also": ", ".join(f"`{key}` {value:g}" for key, value in candidate.changes.items()
                                    if key not in OWN_COLUMNS),

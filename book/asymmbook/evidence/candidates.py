@@ -47,7 +47,7 @@ def shown(folder: Path | None = None) -> pd.DataFrame:
                      "also": ", ".join(f"`{key}` {value:g}" for key, value in candidate.changes.items()
                                    if key not in OWN_COLUMNS),
                      **{LABELS[network]: _filled("{:.1%}", mine["top1"][[network]]) for network in NETWORKS},
-                     "pictures trained on": _filled("{:,.0f}", mine["trained"]),
+                     "pictures": _filled("{:,.0f}", mine["trained"]),
                      "minutes": _filled("{:.0f}", mine["minutes"])})
     return pd.DataFrame(rows)
 

@@ -88,7 +88,7 @@ def _all_own(layer):
 
 
 def _conv_bn_act(layer):
-    return Block((_stage(layer),)) if _standard(layer) else None
+    return Block((_stage(layer.conv, layer.bn, layer.activation),)) if _standard(layer) else None
 
 
 def _standard(*parts):
@@ -101,15 +101,16 @@ def _normed(conv, bn):
     return own(conv, nn.Conv2D) and (own(bn, nn.BatchNorm2D) or own(bn, nn.Identity))
 
 
-def _stage(part, copies=0):
-    return Stage(part.conv, None if own(part.bn, nn.Identity) else part.bn, part.activation, copies)
+def _stage(conv, bn, activation=None, copies=0):
+    return Stage(conv, None if own(bn, nn.Identity) else bn, activation, copies)
 
 
 def _bottleneck(block):
     parts = [part for part in (block.expand, block.depthwise, block.project) if part is not None]
     if not _standard(*parts) or not _all_own(block) or type(block.se) not in (type(None), SqueezeExcitation):
         return None
-    stages = tuple(_stage(part, block.plan.copies if part is block.depthwise else 0) for part in parts)
+    stages = tuple(_stage(part.conv, part.bn, part.activation, block.plan.copies if part is block.depthwise else 0)
+                   for part in parts)
     squeeze = _squeeze(block.se.pool, block.se.reduce, block.se.restore) if block.se else ()
     return None if squeeze is None else Block(stages, squeeze, block.plan.shortcut)
 
@@ -151,9 +152,9 @@ def _resnet(block):
     pairs += [] if down is None else [tuple(down.children()) if own(down, nn.Sequential) else ()]
     if not (_all_own(block) and own(block.relu, nn.ReLU) and all(len(pair) == 2 and _normed(*pair) for pair in pairs)):
         return None
-    first, second, third, *beside = (Stage(conv, None if own(bn, nn.Identity) else bn) for conv, bn in pairs)
-    inner = first._replace(activation=nn.ReLU), second._replace(activation=nn.ReLU)
-    return Block((*inner, third), shortcut=True, beside=next(iter(beside), None), rectify=True)
+    first, second, third, *beside = pairs
+    stages = _stage(*first, nn.ReLU), _stage(*second, nn.ReLU), _stage(*third)
+    return Block(stages, shortcut=True, beside=_stage(*beside[0]) if beside else None, rectify=True)
 
 
 def is_mean(pool: nn.AdaptiveAvgPool2D) -> bool:

@@ -53,11 +53,6 @@ class Plan(NamedTuple):
     beside: Convolution | None = None
     rectify: bool = False
 
-    def in_order(self) -> tuple[Convolution, ...]:
-        """All convolutions in the order in which they run."""
-        beside = () if self.beside is None else (self.beside,)
-        return (*self.stages[:-1], *self.squeeze, *beside, *self.stages[-1:])
-
 
 @dataclass
 class Value:
@@ -102,7 +97,6 @@ class Program:
 
     def __init__(self, plans: Sequence[Plan], shape: Sequence[int], differentiate: bool, wants_x: bool) -> None:
         self.steps: list[Step] = []
-        self.count = sum(len(stage.parameters) for plan in plans for stage in plan.in_order())
         self._next = PARAMETERS
         first = Value(tuple(shape), (INPUT, 0), wanted=wants_x)  # type: ignore[arg-type]
         first_stage = plans[0].stages[0]
@@ -111,6 +105,7 @@ class Program:
         x = first if planar else self._step({"kind": ENTER}, first, first.shape).out
         for plan, following in zip(plans, (*plans[1:], None), strict=True):
             x = self._block(plan, x, raw=following is not None and not following.stages)
+        self.count = self._next - PARAMETERS
         self.steps[0].numbers["planar"] = planar
         if plans[-1].stages:
             x = self._step({"kind": LEAVE}, x, x.shape).out

@@ -61,9 +61,9 @@ def _release_options(command):
 
 
 def _release(options):
-    """Write the best recorded AsymmNets with their model card to weights/.
+    """Write the networks that the plan trained for release, and their model card, to weights/.
 
-    Best by the eval split; needs the runs themselves and their pictures, and stores float16 where no accuracy changes.
+    Needs these runs themselves and their pictures; stores float16 where no answer changes.
     """
     from asymmbook.evidence.release import release, renew
     if options.renew:

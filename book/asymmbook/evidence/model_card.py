@@ -72,8 +72,9 @@ test split (notebook 1 has the rule). Pictures: Li, Andreeto, Ranzato and Perona
 CC BY 4.0. SHA-256 of the manifest: `{manifest}`.
 
 The recipe is the best of {tried} that were tried on sixteen other classes ({size} px, one fold, by the mean of two
-networks; `results/protocol.md` has the rule). Pictures count each time that they go forward and back, pre-training
-included; minutes are those of one thread, beside another training.
+networks; `results/protocol.md` has the rule). Those called `scratch` began with random weights, all others with weights
+pre-trained on other classes. Pictures count each time that they go forward and back, pre-training included; minutes are
+those of one thread, beside another training.
 
 {candidates}
 

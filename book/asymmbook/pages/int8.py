@@ -2,24 +2,27 @@
 
 Recorded by `python -m asymmbook int8`, times by the same with `--latency`.
 """
+import itertools
 from pathlib import Path
 
 import pandas as pd
 
 from asymmbook.checkout import results_dir
-from asymmbook.evidence.int8 import CLEARED
-from asymmbook.evidence.int8_layers import still
+from asymmbook.evidence.int8 import CLEARED, SCRATCH
+from asymmbook.evidence.int8_layers import STEPS, still
 from asymmbook.pages.tables import bullets, markdown_table, percent
 from asymmlib.base.tables import read_table
 from asymmlib.models import MODELS
 from asymmlib.weights.released import RELEASED
 
-__all__ = ["LABELS", "cleared", "cost", "latency", "layers", "ruined", "still_channels", "summary"]
+__all__ = ["LABELS", "RUINED", "SCRATCH", "cleared", "cost", "latency", "layers", "ranges", "ruined", "still_channels",
+           "summary"]
 
-LABELS = {name: MODELS[name].label for name in RELEASED}
+LABELS = {**{name: MODELS[name].label for name in RELEASED}, SCRATCH: "MobileNetV2 from scratch"}
 NETWORK_FORM = ["network", "form"]
 SHOWN = ("float32", "float16", "int8", "OpenVINO int8")
 ONE_STEP = "int8, one step a layer"
+RUINED = ("asymmnet_large", "mobilenet_v2", SCRATCH)  # what one step a layer is told of, the worst last
 
 
 def _read(name, folder, columns=NETWORK_FORM, **absent):
@@ -40,7 +43,7 @@ def summary(folder: Path | None = None) -> str:
     """The table of every network and form: bytes, accuracy with its interval, and time of one picture where recorded.
     """
     table, times, rows = _table(folder), _times(folder), []
-    for network, form in table.index[table.index.get_level_values("form").isin(SHOWN)]:
+    for network, form in itertools.product(RELEASED, SHOWN):
         row = table.loc[(network, form)]
         cells = {"network": LABELS[network], "numbers": form, "MB": f"{row['bytes'] / 1e6:.2f}",
                  "test pictures right": f"{row['right']} of {row['pictures']}",
@@ -56,7 +59,7 @@ def summary(folder: Path | None = None) -> str:
 def cost(folder: Path | None = None) -> str:
     """What int8 saves and costs, a sentence a network."""
     table, items = _table(folder), []
-    for network in table.index.unique("network"):
+    for network in RELEASED:
         row, whole = table.loc[(network, "int8")], table.loc[(network, "float32")]
         more = row["right"] - whole["right"]
         points = f"{100 * abs(more) / row['pictures']:.1f} points"
@@ -93,6 +96,12 @@ def layers(folder: Path | None = None) -> dict[str, pd.DataFrame]:
     return {LABELS[network]: part for network, part in table.groupby("network")}
 
 
+def ranges(folder: Path | None = None) -> pd.DataFrame:
+    """The recorded rows of `asymmbook.evidence.int8_layers.channel_ranges` of MobileNetV2 from scratch."""
+    table = _read("int8-ranges", folder, ("layer", "channel"))
+    return table.assign(steps=STEPS * table["range"] / table.groupby("layer")["range"].transform("max"))
+
+
 def ruined(network: str, folder: Path | None = None) -> str:
     """How a network fares with one step a layer, and which of its layers alone do the damage."""
     row, whole = (_table(folder).loc[(network, form)] for form in (ONE_STEP, "float32"))
@@ -125,10 +134,10 @@ def still_channels(ranges: pd.DataFrame) -> str:
 
 
 def cleared(folder: Path | None = None) -> str:
-    """What becomes of MobileNetV2 with one step a layer when its still channels are set to 0 first."""
+    """What becomes of MobileNetV2 from scratch with one step a layer when its still channels are set to 0 first."""
     table = _table(folder)
-    row, before, whole = (table.loc[("mobilenet_v2", form)] for form in (CLEARED, ONE_STEP, "float32"))
+    row, before, whole = (table.loc[(SCRATCH, form)] for form in (CLEARED, ONE_STEP, "float32"))
     healed = whole["right"] - row["right"] <= 0.03 * whole["pictures"]
-    return (f"With these weights at 0 and one step a layer, MobileNetV2 gets {row['right']} of {row['pictures']} test "
-            f"pictures right; it was {before['right']}, and {whole['right']} in float32. "
+    return (f"With these weights at 0 and one step a layer, {LABELS[SCRATCH]} gets {row['right']} of {row['pictures']} "
+            f"test pictures right; it was {before['right']}, and {whole['right']} in float32. "
             + ("The still channels were the whole cause." if healed else "They were a part of the cause."))

@@ -74,8 +74,8 @@ def record(prepared: "Prepared", scratch: Path | None = None) -> pd.DataFrame:
         if name in LAYERS:
             layers.append(layer_by_layer(folder / "model.onnx", pictures).assign(network=name))
         if name == SCRATCH:
-            ranges = channel_ranges(classifier.network).query("kind == 'depthwise'").drop(columns="steps")
-            write_table(ranges.assign(network=name), results_dir() / "int8-ranges.csv")
+            ranges = channel_ranges(classifier.network).query("kind == 'depthwise'")
+            write_table(ranges.drop(columns="steps"), results_dir() / "int8-ranges.csv")
     table = pd.DataFrame(rows).assign(calibration=CALIBRATION, **machine(PACKAGES))
     _replace(pd.concat(layers).assign(**machine(PACKAGES)), results_dir() / "int8-layers.csv")
     _replace(table, results_dir() / "int8.csv")

@@ -18,7 +18,7 @@ import pandas as pd
 from asymmbook.checkout import results_dir
 from asymmbook.evidence.int8_layers import channel_ranges, clear_still_channels, layer_by_layer
 from asymmbook.evidence.statistics import compare, wilson
-from asymmlib.base.tables import read_table, write_table
+from asymmlib.base.tables import replace_rows, write_table
 from asymmlib.deploy.engines import Runner, run_onnx, run_openvino
 from asymmlib.deploy.export import export_classifier
 from asymmlib.deploy.quantise import answers_of
@@ -77,16 +77,14 @@ def record(prepared: "Prepared", scratch: Path | None = None) -> pd.DataFrame:
             ranges = channel_ranges(classifier.network).query("kind == 'depthwise'")
             write_table(ranges.drop(columns="steps"), results_dir() / "int8-ranges.csv")
     table = pd.DataFrame(rows).assign(calibration=CALIBRATION, **machine(PACKAGES))
-    _replace(pd.concat(layers).assign(**machine(PACKAGES)), results_dir() / "int8-layers.csv")
-    _replace(table, results_dir() / "int8.csv")
+    _replace(pd.concat(layers).assign(**machine(PACKAGES)), "int8-layers")
+    _replace(table, "int8")
     return table
 
 
-def _replace(rows, path):
+def _replace(rows, name):
     """Put the rows of networks where their earlier ones were."""
-    kept = read_table(path, ("network",), absent=rows.iloc[:0])
-    parts = [part for part in (kept[~kept["network"].isin(rows["network"])], rows) if len(part)]
-    write_table(pd.concat(parts).sort_values("network", kind="stable"), path)
+    replace_rows(rows, results_dir() / f"{name}.csv", lambda old: old["network"].isin(rows["network"]), ("network",))
 
 
 def record_latency(prepared: "Prepared", rounds: int = ROUNDS, turn_s: float = TURN_S) -> pd.DataFrame:

@@ -18,9 +18,9 @@ from asymmbook.evidence.model_card import model_card
 from asymmbook.evidence.trial import TrialRun, plan
 from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import weights_dir
-from asymmlib.evaluation import Evaluation, evaluate, softmax
+from asymmlib.evaluation import evaluate, softmax
 from asymmlib.models import create_model
-from asymmlib.runs import LICENCE, Classifier, Run, find_run, load_pretrained
+from asymmlib.runs import LICENCE, Classifier, find_run, load_pretrained
 from asymmlib.weights.own import head_names, pack_tensors, read_safetensors
 from asymmlib.weights.released import RELEASED, find_released
 from asymmlib.weights.settings import complete, marks
@@ -69,7 +69,7 @@ def released_runs() -> dict[str, TrialRun]:
     return {model: runs[model] for model in RELEASED}
 
 
-def _finish(run: Run, planned: TrialRun, prepared):
+def _finish(run, planned, prepared):
     """(the tensors to store, what is known about them) of a finished run."""
     full, _ = read_safetensors(run.weights("last"))
     temperature = _temperature(run, full, prepared)
@@ -110,7 +110,7 @@ def _temperature(run, tensors, prepared):
     return fit_temperature(result.logits, result.labels)
 
 
-def _measure(run, tensors, prepared) -> dict[str, Evaluation]:
+def _measure(run, tensors, prepared):
     """{split: what a run's network says with these weights}."""
     network = _with(run, tensors)
     return {split: evaluate(network, run.pictures(split, prepared)) for split in SPLITS}

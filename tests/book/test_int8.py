@@ -2,14 +2,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from still import quieten
 
 from asymmbook.checkout import results_dir
 from asymmbook.editions.catalogue import catalogue, foreign
 from asymmbook.editions.outputs import texts
-from asymmbook.evidence import int8 as evidence
-from asymmbook.evidence.int8 import CLEARED, FORMS, SCRATCH
-from asymmbook.evidence.int8_layers import STEPS, channel_ranges, clear_still_channels, still
+from asymmbook.evidence.int8 import CLEARED, FORMS, LAYERS, SCRATCH
+from asymmbook.evidence.int8_layers import channel_ranges, clear_still_channels, still
 from asymmbook.evidence.statistics import wilson
 from asymmbook.figures.ranges import plot_ranges
 from asymmbook.pages import int8
@@ -26,8 +24,9 @@ def table():
 def test_every_network_and_form_is_recorded(table):
     forms = set(FORMS) - {CLEARED}
     assert {(row["network"], row["form"]) for _, row in table.iterrows()} == {
-        *((network, form) for network in (*RELEASED, SCRATCH) for form in forms), (SCRATCH, CLEARED)}
-    assert set(int8.layers()) == {int8.LABELS[network] for network in evidence.LAYERS}
+        *((network, form) for network in (*RELEASED, SCRATCH) for form in forms),
+        *((network, CLEARED) for network in int8.CLEARABLE)}
+    assert set(int8.layers()) == {int8.LABELS[network] for network in LAYERS}
     low, high = wilson(table["right"] / table["pictures"], table["pictures"])
     np.testing.assert_allclose(table[["low", "high"]].T, [low, high], atol=1e-5)
     assert table[["cpu", "threads", "versions", "python", "commit"]].notna().all(axis=None)
@@ -48,25 +47,23 @@ def test_float32_is_what_the_cards_say(table):
 @pytest.mark.slow
 def test_still_channels_answer_nothing():
     network = load_pretrained("mobilenet_v2").network
-    assert still(channel_ranges(network)).empty
-    quieten(network, layer := channel_ranges(network).query("kind == 'depthwise'")["layer"].iloc[0], 7)
     ranges, images = channel_ranges(network), np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
     dead, before = still(ranges), eager_logits(network, images)
-    assert list(zip(dead["layer"], dead["channel"], strict=True)) == [(layer, 7)]
-    assert clear_still_channels(network) == 1
+    assert len(dead) == clear_still_channels(network) > 0
     np.testing.assert_array_equal(eager_logits(network, images), before)
     assert (channel_ranges(network).loc[dead.index, "range"] == 0).all()
-    assert still(channel_ranges(load_pretrained("asymmnet_small").network)).empty
+    for name in ("asymmnet_large", "asymmnet_small"):
+        assert still(channel_ranges(load_pretrained(name).network)).empty
 
 
-def test_recorded_ranges_hold_what_the_page_tells():
-    table = int8.ranges()
-    assert set(table["kind"]) == {"depthwise"} and len(still(table)) > 0
-    np.testing.assert_allclose(table.groupby("layer")["steps"].max(), STEPS)
-    assert "no such channel" not in int8.still_channels(table)
-    named = {layer for layer in still(table)["layer"]}
-    alone = int8.layers()[int8.LABELS[SCRATCH]].set_index("layer")["right"]
-    assert alone[list(named)].max() < alone.drop(list(named)).min()
+def test_what_the_page_calls_ruined_is_and_clearing_mends_it(table):
+    right = table.set_index(["network", "form"])["right"]
+    bound = 0.03 * table["pictures"].iloc[0]
+    for network in int8.CLEARABLE:
+        assert right[network, int8.ONE_STEP] < right[network, "float32"] - 5 * bound
+        assert right[network, CLEARED] > right[network, "float32"] - bound
+        assert right[network, "int8"] > right[network, "float32"] - bound
+    assert right["asymmnet_large", int8.ONE_STEP] > right["asymmnet_large", "float32"] - bound
 
 
 def test_ranges_are_those_of_the_folded_weights():
@@ -95,10 +92,10 @@ def test_what_the_page_says_is_in_both_languages(tmp_path):
              "cpu": "Intel(R) Xeon(R) Processor", "threads": 2}
             for network in RELEASED for form, ms in (("float32", 1.0), ("int8", 0.5), ("OpenVINO float32", 1.0),
                                                      ("OpenVINO int8", 1.1))]
-    ranges = {int8.LABELS[SCRATCH]: int8.ranges(),
-              int8.LABELS["asymmnet_large"]: channel_ranges(load_pretrained("asymmnet_large").network)}
-    said = [int8.latency(tmp_path), int8.cost(), int8.cost(tmp_path), int8.summary(tmp_path), int8.cleared(),
-            *(int8.ruined(name) for name in int8.RUINED),
+    ranges = {int8.LABELS[name]: channel_ranges(load_pretrained(name).network) for name in ("mobilenet_v2",
+                                                                                            "asymmnet_large")}
+    said = [int8.latency(tmp_path), int8.cost(), int8.cost(tmp_path), int8.summary(tmp_path),
+            *(int8.cleared(name) for name in int8.CLEARABLE), *(int8.ruined(name) for name in int8.RUINED),
             *(int8.still_channels(table) for table in ranges.values())]
     pd.DataFrame(rows).to_csv(tmp_path / "int8-latency.csv", index=False)
     said += [int8.latency(tmp_path), int8.summary(tmp_path)]

@@ -1,9 +1,8 @@
 """What 8 bits save and cost: the released networks as float32, float16 and int8 files, on pictures and on the clock.
 
 `record` writes results/int8.csv (bytes, accuracy on the test pictures) and results/int8-layers.csv (one layer at a
-time); with a folder of the MobileNetV2 that was released before, which was trained from random weights and has channels
-that do nothing, it adds that one's rows and results/int8-ranges.csv. `record_latency` writes results/int8-latency.csv,
-for which the machine should have nothing else to do.
+time), also for the MobileNetV2 that was released before, trained from random weights, where its files are given;
+`record_latency` writes results/int8-latency.csv, for which the machine should have nothing else to do.
 """
 import copy
 import dataclasses
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from asymmbook.checkout import results_dir
-from asymmbook.evidence.int8_layers import channel_ranges, clear_still_channels, layer_by_layer
+from asymmbook.evidence.int8_layers import clear_still_channels, layer_by_layer
 from asymmbook.evidence.statistics import compare, wilson
 from asymmlib.base.tables import replace_rows, write_table
 from asymmlib.deploy.engines import Runner, run_onnx, run_openvino
@@ -63,7 +62,7 @@ def record(prepared: "Prepared", scratch: Path | None = None) -> pd.DataFrame:
     """Write the rows of the released networks in results/int8.csv and results/int8-layers.csv; return the former.
 
     prepared: Caltech-16 with its test share. scratch: a folder with the two files of the MobileNetV2 that was released
-    before; its rows are written instead, and results/int8-ranges.csv. Rows of other networks stay as they are.
+    before; its rows are written instead. Rows of other networks stay as they are.
 
     Raises `ValueError` for other pictures, `RuntimeError` where a package of `ship` or `quantise` is missing.
     """
@@ -73,9 +72,6 @@ def record(prepared: "Prepared", scratch: Path | None = None) -> pd.DataFrame:
         rows += _rows(name, folder, pictures)
         if name in LAYERS:
             layers.append(layer_by_layer(folder / "model.onnx", pictures).assign(network=name))
-        if name == SCRATCH:
-            ranges = channel_ranges(classifier.network).query("kind == 'depthwise'")
-            write_table(ranges.drop(columns="steps"), results_dir() / "int8-ranges.csv")
     table = pd.DataFrame(rows).assign(calibration=CALIBRATION, **machine(PACKAGES))
     _replace(pd.concat(layers).assign(**machine(PACKAGES)), "int8-layers")
     _replace(table, "int8")

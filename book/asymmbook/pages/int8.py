@@ -9,20 +9,21 @@ import pandas as pd
 
 from asymmbook.checkout import results_dir
 from asymmbook.evidence.int8 import CLEARED, SCRATCH
-from asymmbook.evidence.int8_layers import STEPS, still
+from asymmbook.evidence.int8_layers import still
 from asymmbook.pages.tables import bullets, markdown_table, percent
 from asymmlib.base.tables import read_table
 from asymmlib.models import MODELS
 from asymmlib.weights.released import RELEASED
 
-__all__ = ["LABELS", "RUINED", "SCRATCH", "cleared", "cost", "latency", "layers", "ranges", "ruined", "still_channels",
+__all__ = ["CLEARABLE", "LABELS", "RUINED", "cleared", "cost", "latency", "layers", "ruined", "still_channels",
            "summary"]
 
 LABELS = {**{name: MODELS[name].label for name in RELEASED}, SCRATCH: "MobileNetV2 from scratch"}
 NETWORK_FORM = ["network", "form"]
 SHOWN = ("float32", "float16", "int8", "OpenVINO int8")
 ONE_STEP = "int8, one step a layer"
-RUINED = ("asymmnet_large", "mobilenet_v2", SCRATCH)  # what one step a layer is told of, the worst last
+RUINED = ("asymmnet_large", "mobilenet_v2", SCRATCH)  # what one step a layer is told of
+CLEARABLE = RUINED[1:]  # those with still channels
 
 
 def _read(name, folder, columns=NETWORK_FORM, **absent):
@@ -96,12 +97,6 @@ def layers(folder: Path | None = None) -> dict[str, pd.DataFrame]:
     return {LABELS[network]: part for network, part in table.groupby("network")}
 
 
-def ranges(folder: Path | None = None) -> pd.DataFrame:
-    """The recorded rows of `asymmbook.evidence.int8_layers.channel_ranges` of MobileNetV2 from scratch."""
-    table = _read("int8-ranges", folder, ("layer", "channel"))
-    return table.assign(steps=STEPS * table["range"] / table.groupby("layer")["range"].transform("max"))
-
-
 def ruined(network: str, folder: Path | None = None) -> str:
     """How a network fares with one step a layer, and which of its layers alone do the damage."""
     row, whole = (_table(folder).loc[(network, form)] for form in (ONE_STEP, "float32"))
@@ -111,10 +106,11 @@ def ruined(network: str, folder: Path | None = None) -> str:
             f"with float32 {whole['right']}. ")
     if bad.empty:
         return text + f"Lowest count with one layer alone in 8 bits: {alone['right'].min()}."
-    kinds = "all depthwise" if (bad["kind"] == "depthwise").all() else "not only depthwise ones"
-    rest = alone[~alone["layer"].isin(bad["layer"])]["right"].min()
-    return text + (f"Of its {len(alone)} convolutions {len(bad)} do that alone, {kinds}: {_each(bad)}. Any other one "
-                   f"leaves at least {rest}.")
+    depthwise, rest = (bad["kind"] == "depthwise").all(), alone[~alone["layer"].isin(bad["layer"])]["right"].min()
+    kinds = f"{len(bad)} do that alone, {'all depthwise' if depthwise else 'not only depthwise ones'}"
+    if len(bad) == 1:
+        kinds = f"one does that alone, {'a' if depthwise else 'not a'} depthwise one"
+    return text + f"Of its {len(alone)} convolutions {kinds}: {_each(bad)}. Any other one leaves at least {rest}."
 
 
 def _each(bad):
@@ -133,11 +129,11 @@ def still_channels(ranges: pd.DataFrame) -> str:
     return markdown_table(pd.DataFrame(rows)) if rows else "This network has no such channel."
 
 
-def cleared(folder: Path | None = None) -> str:
-    """What becomes of MobileNetV2 from scratch with one step a layer when its still channels are set to 0 first."""
+def cleared(network: str, folder: Path | None = None) -> str:
+    """What becomes of a network with one step a layer when its still channels are set to 0 first."""
     table = _table(folder)
-    row, before, whole = (table.loc[(SCRATCH, form)] for form in (CLEARED, ONE_STEP, "float32"))
+    row, before, whole = (table.loc[(network, form)] for form in (CLEARED, ONE_STEP, "float32"))
     healed = whole["right"] - row["right"] <= 0.03 * whole["pictures"]
-    return (f"With these weights at 0 and one step a layer, {LABELS[SCRATCH]} gets {row['right']} of {row['pictures']} "
+    return (f"With these weights at 0 and one step a layer, {LABELS[network]} gets {row['right']} of {row['pictures']} "
             f"test pictures right; it was {before['right']}, and {whole['right']} in float32. "
             + ("The still channels were the whole cause." if healed else "They were a part of the cause."))

@@ -16,8 +16,7 @@ import paddle
 import pandas as pd
 
 from asymmlib.base.environment import environment, package_versions
-from asymmlib.base.files import atomic_write
-from asymmlib.base.tables import read_table
+from asymmlib.base.tables import replace_rows
 from asymmlib.deploy.checking import difference, eager_logits
 from asymmlib.deploy.engines import ENGINES, Runner, load_engine, missing, threads
 from asymmlib.deploy.export import export
@@ -150,13 +149,5 @@ def write(table: pd.DataFrame, path: Path | str) -> Path:
     Rows of the same processor are replaced; of the others no letter changes. Raises `ValueError` that names a file
     which is no such table.
     """
-    path = Path(path)
-    new = table.to_csv(index=False, float_format="%.5g", lineterminator="\n")
-    if path.is_file():
-        text = dict.fromkeys(read_table(path, ("engine", "cpu")), str)
-        old = read_table(path, ("engine", "cpu"), text)
-        others = old[~old["cpu"].isin(table["cpu"])].reindex(columns=list(table))
-        new += others.to_csv(index=False, header=False, lineterminator="\n")
-    with atomic_write(path) as file:
-        file.write(new.encode())
-    return path
+    replace_rows(table, path, lambda old: old["cpu"].isin(table["cpu"]), ("engine", "cpu"))
+    return Path(path)

@@ -61,9 +61,9 @@ def _release_options(command):
 
 
 def _release(options):
-    """Write the best recorded AsymmNets with their model card to weights/.
+    """Write the networks that the plan trained for release, and their model card, to weights/.
 
-    Best by the eval split; needs the runs themselves and their pictures, and stores float16 where no accuracy changes.
+    Needs these runs themselves and their pictures; stores float16 where no answer changes.
     """
     from asymmbook.evidence.release import release, renew
     if options.renew:
@@ -81,7 +81,10 @@ def _archive_options(command):
 
 def _int8_options(command):
     _archive_options(command)
-    command.add_argument("--latency", action="store_true", help="time the files instead; on a machine at rest")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--latency", action="store_true", help="time the files instead; on a machine at rest")
+    what.add_argument("--scratch", type=Path, metavar="FOLDER", help="measure the MobileNetV2 of an earlier release "
+                      "instead, trained from random weights: mobilenet_v2.json and .safetensors")
 
 
 def _int8(options):
@@ -92,7 +95,7 @@ def _int8(options):
     from asymmbook.evidence.int8 import record, record_latency
     from asymmlib.data.sources import prepare
     prepared = prepare("caltech16", archive=options.archive, test_share=True)
-    table = (record_latency if options.latency else record)(prepared)
+    table = record_latency(prepared) if options.latency else record(prepared, options.scratch)
     print(table.drop(columns=["cpu", "versions"]).to_string(index=False, float_format="{:.3g}".format))
 
 

@@ -1,5 +1,4 @@
 """The benchmark notices who else computes, takes ratios within a round and mixes no processors; nothing is timed."""
-import importlib.util
 import math
 import os
 from itertools import chain, cycle, repeat
@@ -8,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scripts import load_script
 
-from asymmbook.checkout import project_root, results_dir
+from asymmbook.checkout import results_dir
 from asymmbook.evidence import quiet, speeds
 from asymmbook.evidence.rounds import take_rounds
 from asymmbook.figures.comparison import plot_roofline, plot_speeds
@@ -273,10 +273,7 @@ def test_figures_are_labelled(table):
 # benchmarks/bench.py --------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("bench", project_root() / "benchmarks" / "bench.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/bench.py")
 
 
 def test_what_is_timed_answers_every_target(bench):

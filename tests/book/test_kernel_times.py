@@ -1,12 +1,11 @@
 """The parts of a training step: the same arithmetic, every operation counted, and what the page says of them."""
-import importlib.util
 
 import numpy as np
 import paddle
 import pandas as pd
 import pytest
+from scripts import load_script
 
-from asymmbook.checkout import project_root
 from asymmbook.evidence import speeds
 from asymmbook.figures.comparison import plot_roofline
 from asymmbook.pages import kernels as page
@@ -19,11 +18,7 @@ needs_kernels = pytest.mark.skipif(kernels.library() is None, reason="no compile
 
 @pytest.fixture(scope="module")
 def kernel_times():
-    path = project_root() / "benchmarks" / "kernel_times.py"
-    spec = importlib.util.spec_from_file_location("kernel_times", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/kernel_times.py")
 
 
 def one_step(network, x):

@@ -1,4 +1,4 @@
-"""Released weights: the best run by eval, no accuracy lost, and what they claim is what they do."""
+"""Released weights: trained by the plan, calibrated, no answer lost, and what they claim is what they do."""
 import json
 import shutil
 
@@ -8,16 +8,18 @@ from safetensors.numpy import load_file, save_file
 
 from asymmbook.__main__ import main as book
 from asymmbook.checkout import project_root
-from asymmbook.evidence import findings, release, results, runner
-from asymmbook.evidence.plan import Planned
-from asymmbook.evidence.results import read_pictures, read_predictions, read_results
-from asymmbook.evidence.runner import collect_experiments
+from asymmbook.evidence import records, release, trial_work
+from asymmbook.evidence.inference import fit_temperature
+from asymmbook.evidence.model_card import model_card
+from asymmbook.evidence.results import read_pictures
+from asymmbook.evidence.trial import TrialRun
 from asymmlib.__main__ import main
 from asymmlib.base.files import checksum
 from asymmlib.base.folders import weights_dir
-from asymmlib.data.sources import prepare
+from asymmlib.data import sources
+from asymmlib.evaluation import evaluate, softmax
 from asymmlib.recipes import Recipe
-from asymmlib.runs import load_pretrained
+from asymmlib.runs import find_run, load_pretrained
 from asymmlib.weights.own import read_safetensors
 from asymmlib.weights.released import RELEASED
 
@@ -25,57 +27,62 @@ MAX_BYTES = 25_000_000  # of all released files together
 
 
 def settle(patch, root):
-    """Have a plan of two seeds of the small network and one of the others, all of whose files lie below `root`."""
-    recipe = Recipe("tiny", image_size=32, epochs=1, batch_size=8, data=str(root / "pictures"), test_share=True)
-    plan = [Planned("compare", model, recipe.replace(seed=seed), RELEASED[model]) for model, seed in (
-        ("asymmnet_small", 0), ("asymmnet_small", 1), ("asymmnet_large", 0), ("mobilenet_v2", 0))]
-    for module in (runner, findings):
-        patch.setattr(module, "PLAN", plan)
-    for module in (runner, results):
-        patch.setattr(module, "results_dir", lambda: root / "results")
+    """Have a plan that trains for release for a few epochs on small pictures, all of whose files lie below `root`.
+
+    One network begins with another's weights.
+    """
+    recipe = Recipe("released", image_size=32, epochs=3, batch_size=6, base_lr=0.001, test_share=True)
+    source = TrialRun("weights", "asymmnet_small", RELEASED["asymmnet_small"], recipe.replace(name="source"), "mine")
+    runs = [TrialRun("weights", model, settings, recipe, "mine",
+                     start=source.name if model == source.model else None) for model, settings in RELEASED.items()]
+    prepared = sources.prepare(str(root / "pictures"), test_share=True)
+    patch.setattr(sources, "prepare", lambda *given, **more: prepared)
     for name, folder in (("HOME", "data"), ("RUNS", "runs"), ("WEIGHTS", "weights")):
         patch.setenv(f"ASYMMLIB_{name}", str(root / folder))
-    return plan
+    patch.setattr(release, "plan", lambda scores: (source, *runs))
+    patch.setattr(records, "scores", lambda: {run.name: 0.5 for run in runs})
+    return source, runs
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, write_colours):
-    """The plan's runs, trained for an epoch and recorded, in the folder of `settle`."""
+    """The folder of `settle` with the plan's runs trained."""
     root = tmp_path_factory.mktemp("released")
     write_colours(root / "pictures", 10)
     with pytest.MonkeyPatch.context() as patch:
-        for planned in settle(patch, root):
-            runner._train_and_measure(planned)
-        collect_experiments()
+        source, runs = settle(patch, root)
+        for run in (source, *runs):
+            trial_work.train_and_measure(run, run.name)
     return root
 
 
 @pytest.fixture
-def recorded(trained, monkeypatch):
-    """That folder for one test: what it writes and removes, weights and results, is as before for the next."""
-    before = trained.with_name("before")
-    shutil.copytree(trained / "results", before)
-    settle(monkeypatch, trained)
-    yield trained
-    for folder in ("results", "weights"):
-        shutil.rmtree(trained / folder, ignore_errors=True)
-    before.rename(trained / "results")
+def planned_runs(trained, monkeypatch):
+    """The plan's runs for release, for one test; what it writes to the weights' folder is gone for the next."""
+    yield settle(monkeypatch, trained)[1]
+    shutil.rmtree(trained / "weights", ignore_errors=True)
 
 
 @pytest.mark.slow
-def test_the_best_run_by_eval_is_written_and_predict_uses_it(recorded, capsys):
-    table = read_results()["runs"].set_index("run")
+def test_what_was_trained_for_release_is_written_and_predict_uses_it(trained, planned_runs, capsys):
     released = release.release()
-    for model, classifier in released.items():
-        info, same = classifier.provenance, table[table["model"] == model]
-        assert info["run"] == same["best_eval_top1"].idxmax() and info["candidates"] == len(same)
-        assert info["accuracy"]["test"]["top1"] == pytest.approx(same["best_test_top1"][info["run"]])
+    for planned, (model, classifier) in zip(planned_runs, released.items(), strict=True):
+        info, run = classifier.provenance, find_run(planned.name)
+        assert info["run"] == run.name and info["epoch"] == 3 and (info["source"] is None) == (planned.start is None)
+        said = {split: evaluate(run.network("last"), run.pictures(split, sources.prepare()))
+                for split in ("eval", "test")}
+        assert info["temperature"] == pytest.approx(fit_temperature(said["eval"].logits, said["eval"].labels))
+        right = said["test"].right
+        assert info["accuracy"]["test"] == {"right": right.sum(), "pictures": len(right), "top1": right.mean()}
+        assert np.array(list(info["per_class"].values())).sum(axis=0).tolist() == [right.sum(), len(right)]
+        cooled = classifier.evaluate(sources.prepare(), "test").logits
+        assert cooled == pytest.approx(said["test"].logits / info["temperature"], rel=0.05, abs=0.02)
         again = load_pretrained(model)
         assert again.provenance == info and not again.network.training and again.model == model
-        assert info["sha256"] == checksum(recorded / "weights" / f"{model}.safetensors")
-    card = (recorded / "weights" / "README.md").read_text(encoding="utf-8")
-    assert card == release.model_card(released) and released["asymmnet_small"].provenance["run"] in card
-    picture = next((recorded / "pictures" / "red").iterdir())
+        assert info["sha256"] == checksum(trained / "weights" / f"{model}.safetensors")
+    card = (trained / "weights" / "README.md").read_text(encoding="utf-8")
+    assert card == model_card(released) and released["asymmnet_small"].provenance["run"] in card
+    picture = next((trained / "pictures" / "red").iterdir())
     capsys.readouterr()
     assert main(["predict", "--model", "asymmnet_small", str(picture)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -83,45 +90,60 @@ def test_the_best_run_by_eval_is_written_and_predict_uses_it(recorded, capsys):
 
 
 @pytest.mark.slow
-def test_float16_only_where_no_accuracy_changes(recorded, monkeypatch):
+def test_float16_only_where_no_answer_changes(trained, planned_runs, monkeypatch):
     measure = release._measure
 
     def worse(run, tensors, prepared):
         measured = measure(run, tensors, prepared)
         if any(value.dtype == np.float16 for value in tensors.values()):
-            measured["test"]["right"] -= 1
+            logits = measured["test"].logits
+            logits[0] = -logits[0]
         return measured
     for answer, dtype in ((measure, "float16"), (worse, "float32")):
         monkeypatch.setattr(release, "_measure", answer)
         info = release.release()["asymmnet_small"].provenance
-        stored = load_file(recorded / "weights" / "asymmnet_small.safetensors")
+        stored = load_file(trained / "weights" / "asymmnet_small.safetensors")
         assert info["dtype"] == dtype == str(stored["classifier.weight"].dtype)
         assert all(value.dtype == np.float32 for value in stored.values() if value.ndim == 1)
 
 
-@pytest.mark.slow
-def test_what_is_missing_is_said(recorded, capsys):
+def test_a_temperature_makes_probabilities_honest_and_changes_no_answer():
+    """Logits that are three times too large; the labels are drawn by the true probabilities."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 5))
+    labels = np.array([rng.choice(5, p=one) for one in softmax(logits)])
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.05)
+    assert fit_temperature(logits / 4, labels) == pytest.approx(1 / 4, rel=0.05)
+    names = ("head.weight", "head.bias")
+    tensors = {"head.weight": np.ones((3, 2), np.float32), "head.bias": np.ones(2, np.float32),
+               "body.weight": np.ones(2, np.float32)}
+    cooled = release.cool(tensors, 4.0, names)
+    assert {name: value.flat[0] for name, value in cooled.items()} == {
+        "head.weight": 0.25, "head.bias": 0.25, "body.weight": 1} and cooled["head.bias"].dtype == np.float32
+
+
+def test_what_is_missing_is_said(home, monkeypatch, capsys):
+    monkeypatch.setenv("ASYMMLIB_WEIGHTS", str(home / "weights"))
     with pytest.raises(FileNotFoundError, match="weights of asymmnet_large in .*there: none.*ASYMMLIB_WEIGHTS"):
         load_pretrained("asymmnet_large")
     with pytest.raises(ValueError, match="no released weights of 'vgg19'; there are: asymmnet_large"):
         load_pretrained("vgg19")
-    shutil.rmtree(recorded / "results")
+    monkeypatch.setattr(records, "results_dir", lambda: home)
     assert book(["release"]) == 2
-    assert "no run of asymmnet_large is recorded" in capsys.readouterr().err
+    assert "no run for the release of asymmnet_large is recorded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("model", RELEASED)
 def test_the_weights_of_the_book_are_those_that_are_recorded(model):
     classifier = load_pretrained(model)
     info = classifier.provenance
-    row = read_results()["runs"].set_index("run").loc[info["run"]]
-    runs = findings.recorded("compare")
-    rivals = runs[(runs["model"] == model) & (runs["settings"] == json.dumps(RELEASED[model]))]
-    assert info["run"] == rivals.loc[rivals["best_eval_top1"].idxmax(), "run"] and info["candidates"] == len(rivals)
-    for split in ("eval", "test"):
-        assert info["accuracy"][split]["top1"] == pytest.approx(row[f"best_{split}_top1"])
-    assert info["manifest_sha256"] == row["manifest_sha256"]
+    row = records.read_runs().set_index("run").loc[info["run"]]
+    assert release.released_runs()[model].name == info["run"]
+    assert info["accuracy"]["eval"]["top1"] == pytest.approx(row["top1"])
+    assert info["manifest_sha256"] == row["manifest_sha256"] and info["epoch"] == row["epochs_done"]
     assert list(classifier.classes) == list(dict.fromkeys(read_pictures("test")["class"]))
+    assert info["calibration_error"]["after"] < 1 and sum(
+        right for right, _ in info["per_class"].values()) == info["accuracy"]["test"]["right"]
 
 
 def test_the_files_are_small_and_the_card_is_fresh():
@@ -129,7 +151,7 @@ def test_the_files_are_small_and_the_card_is_fresh():
     assert sum(path.stat().st_size for path in folder.iterdir()) <= MAX_BYTES
     released = {model: load_pretrained(model) for model in RELEASED}
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert card == release.model_card(released), "stale: python -m asymmbook release writes it anew"
+    assert card == model_card(released), "stale: python -m asymmbook release writes it anew"
     assert {path.name for path in folder.iterdir()} == {
         "README.md", *(f"{model}.{suffix}" for model in released for suffix in ("json", "safetensors"))}
     assert folder == project_root() / "weights"
@@ -145,7 +167,9 @@ def test_the_weights_reach_what_their_card_says(caltech16, model):
     predicted = classifier.predict([caltech16.images / files[name] for name in pictures["name"]]).argmax(axis=1)
     labels = pictures["class"].map(list(classifier.classes).index).to_numpy()
     assert (predicted == labels).sum() == info["accuracy"]["test"]["right"]
-    assert (predicted == read_predictions(info["run"])["predicted"]).mean() > 0.98
+    right = {name: [int((predicted == labels)[labels == label].sum()), int((labels == label).sum())]
+             for label, name in enumerate(classifier.classes)}
+    assert right == info["per_class"]
 
 
 @pytest.mark.slow
@@ -183,7 +207,7 @@ def test_weights_that_are_not_those_of_their_card_are_refused(tmp_path, damage):
 def test_the_recorded_manifest_is_the_one_that_the_rule_gives(caltech16, monkeypatch):
     from asymmlib.data.manifest import manifest_hash
     monkeypatch.setenv("ASYMMLIB_HOME", str(caltech16.folder.parent))
-    manifest = prepare("caltech16", test_share=True, progress=False).manifest
+    manifest = sources.prepare("caltech16", test_share=True, progress=False).manifest
     claimed = {load_pretrained(model).provenance["manifest_sha256"] for model in RELEASED}
     assert {manifest_hash(manifest)} == claimed
     held_out = manifest[manifest["split"] == "test"]

@@ -1,5 +1,4 @@
 """The Chinese edition is complete and current, keeps the markup of the English text, and uses the agreed words."""
-import importlib.util
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ import pytest
 import yaml
 from babel.messages.pofile import read_po
 from markdown_it import MarkdownIt
+from scripts import load_script
 
 from asymmbook.checkout import project_root
 
@@ -22,14 +22,7 @@ CODE = re.compile(r"(\{[\w:-]+\})?(`+)(.+?)\2")  # with a role's name in front, 
 OTHER = re.compile(r"\$+[^$]+\$+|\]\([^)\s]+\)|\*\*")  # formulas, targets of links, bold
 
 
-def load_edition():
-    spec = importlib.util.spec_from_file_location("edition", ROOT / "locale" / "edition.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-edition = load_edition()
+edition = load_script("locale/edition.py")
 
 
 def pages():

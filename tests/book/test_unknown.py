@@ -10,7 +10,8 @@ import pytest
 
 from asymmbook.checkout import project_root, results_dir
 from asymmbook.evidence import heads, records, unknown
-from asymmbook.evidence.release import amend, model_card
+from asymmbook.evidence.model_card import model_card
+from asymmbook.evidence.release import amend
 from asymmlib.base.files import checksum
 from asymmlib.base.folders import weights_dir
 from asymmlib.runs import load_pretrained

@@ -2,7 +2,7 @@
 import pandas as pd
 import pytest
 
-from asymmlib.base.tables import read_table, write_table
+from asymmlib.base.tables import read_table, replace_rows, write_table
 
 
 def test_a_table_takes_the_place_of_any_other(tmp_path):
@@ -14,3 +14,18 @@ def test_a_table_takes_the_place_of_any_other(tmp_path):
     assert read_table(path, ("name", "count"))["value"].tolist() == pytest.approx([0.33333, 20_000])
     with pytest.raises(ValueError, match="no column engine"):
         read_table(path, ("engine",))
+
+
+def test_rows_take_the_place_of_those_that_are_named(tmp_path):
+    """Of the others no letter changes, whatever pandas would make of it; new columns are empty there."""
+    path = tmp_path / "table.csv"
+    first = pd.DataFrame({"name": ["a", "b"], "value": [1 / 3, 2.0]})
+    replace_rows(first, path, lambda old: old["name"] == "a")
+    assert path.read_text() == "name,value\na,0.33333\nb,2\n"
+    path.write_text("name,value\na,1\nNone,007\nnan,\n")
+    replace_rows(first.assign(more="x"), path, lambda old: old["name"] == "a")
+    assert path.read_text() == "name,value,more\na,0.33333,x\nb,2,x\nNone,007,\nnan,,\n"
+    path.write_text("name,value\na,1\n,2\n")
+    with pytest.raises(ValueError, match="rows without a value of name"):
+        replace_rows(first, path, lambda old: old["name"] == "a", ("name",))
+    assert path.read_text() == "name,value\na,1\n,2\n"

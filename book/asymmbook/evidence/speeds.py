@@ -6,7 +6,6 @@ have only the ratio of two medians. `bench-kernels.csv` has the parts of a train
 columns.
 """
 import hashlib
-import io
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from asymmbook.checkout import project_root, results_dir
-from asymmlib.base.files import atomic_write
-from asymmlib.base.tables import read_table
+from asymmlib.base.tables import read_table, replace_rows
 
 __all__ = ["ASYMMNET", "BOOK", "STOCK", "Ratio", "kernels_digest", "of_processor", "processors", "ratio",
            "read_kernels", "read_rounds", "read_speeds", "record", "record_kernels", "shown", "summarise", "training",
@@ -163,14 +161,8 @@ def record_kernels(rows: pd.DataFrame, folder: Path | None = None) -> pd.DataFra
 
 
 def _replace(path, rows, kind=None):
-    new = _as_text(rows.to_csv(index=False, float_format="%.5g"))
-    old = _as_text(path.read_text(encoding="utf-8")).reindex(columns=list(new)) if path.is_file() else new.head(0)
-    mine = old["cpu"].isin(new["cpu"])
-    same = mine if kind is None else mine & ((old["case"] == BOOK) == (kind == "book"))
-    with atomic_write(path) as file:
-        file.write(pd.concat([new, old[mine & ~same], old[~mine]]).to_csv(index=False, lineterminator="\n").encode())
-
-
-def _as_text(csv):
-    """A table whose values are the texts in the file, so that rows which stay do so to the letter."""
-    return pd.read_csv(io.StringIO(csv), dtype=str, keep_default_na=False)
+    """Put the rows of a processor, or of one kind of it, where its earlier ones were."""
+    def earlier(old):
+        mine = old["cpu"].isin(rows["cpu"])
+        return mine if kind is None else mine & ((old["case"] == BOOK) == (kind == "book"))
+    replace_rows(rows, path, earlier, ("cpu",))

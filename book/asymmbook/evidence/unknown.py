@@ -14,9 +14,8 @@ from scipy.stats import mannwhitneyu
 
 from asymmbook.checkout import results_dir
 from asymmbook.evidence.folds import open_pictures, unknown_classes
-from asymmbook.evidence.release import amend, model_card
+from asymmbook.evidence.release import amend, write_card
 from asymmbook.evidence.statistics import LEVEL, wilson
-from asymmlib.base.files import atomic_write
 from asymmlib.base.folders import weights_dir
 from asymmlib.base.tables import write_table
 from asymmlib.data.pictures import load_picture
@@ -78,8 +77,7 @@ def record(caltech16: Prepared, everything: Prepared | None = None, folder: Path
     for name in RELEASED:
         rows.append({"network": name, **_measure(load_pretrained(name, folder), caltech16, everything, classes)})
         amend(name, {"none_below": rows[-1]["none_below"]}, folder)
-    with atomic_write(folder / "README.md", "w") as file:
-        file.write(model_card({name: load_pretrained(name, folder) for name in RELEASED}))
+    write_card(folder)
     table = pd.DataFrame(rows)
     write_table(table, results_dir() / "unknown.csv")
     return table

@@ -2,24 +2,28 @@
 
 Recorded by `python -m asymmbook int8`, times by the same with `--latency`.
 """
+import itertools
 from pathlib import Path
 
 import pandas as pd
 
 from asymmbook.checkout import results_dir
-from asymmbook.evidence.int8 import CLEARED
+from asymmbook.evidence.int8 import CLEARED, SCRATCH
 from asymmbook.evidence.int8_layers import still
 from asymmbook.pages.tables import bullets, markdown_table, percent
 from asymmlib.base.tables import read_table
 from asymmlib.models import MODELS
 from asymmlib.weights.released import RELEASED
 
-__all__ = ["LABELS", "cleared", "cost", "latency", "layers", "ruined", "still_channels", "summary"]
+__all__ = ["CLEARABLE", "LABELS", "RUINED", "cleared", "cost", "latency", "layers", "ruined", "still_channels",
+           "summary"]
 
-LABELS = {name: MODELS[name].label for name in RELEASED}
+LABELS = {**{name: MODELS[name].label for name in RELEASED}, SCRATCH: "MobileNetV2 from scratch"}
 NETWORK_FORM = ["network", "form"]
 SHOWN = ("float32", "float16", "int8", "OpenVINO int8")
 ONE_STEP = "int8, one step a layer"
+RUINED = ("asymmnet_large", "mobilenet_v2", SCRATCH)  # what one step a layer is told of
+CLEARABLE = RUINED[1:]  # those with still channels
 
 
 def _read(name, folder, columns=NETWORK_FORM, **absent):
@@ -40,7 +44,7 @@ def summary(folder: Path | None = None) -> str:
     """The table of every network and form: bytes, accuracy with its interval, and time of one picture where recorded.
     """
     table, times, rows = _table(folder), _times(folder), []
-    for network, form in table.index[table.index.get_level_values("form").isin(SHOWN)]:
+    for network, form in itertools.product(RELEASED, SHOWN):
         row = table.loc[(network, form)]
         cells = {"network": LABELS[network], "numbers": form, "MB": f"{row['bytes'] / 1e6:.2f}",
                  "test pictures right": f"{row['right']} of {row['pictures']}",
@@ -56,7 +60,7 @@ def summary(folder: Path | None = None) -> str:
 def cost(folder: Path | None = None) -> str:
     """What int8 saves and costs, a sentence a network."""
     table, items = _table(folder), []
-    for network in table.index.unique("network"):
+    for network in RELEASED:
         row, whole = table.loc[(network, "int8")], table.loc[(network, "float32")]
         more = row["right"] - whole["right"]
         points = f"{100 * abs(more) / row['pictures']:.1f} points"
@@ -102,10 +106,11 @@ def ruined(network: str, folder: Path | None = None) -> str:
             f"with float32 {whole['right']}. ")
     if bad.empty:
         return text + f"Lowest count with one layer alone in 8 bits: {alone['right'].min()}."
-    kinds = "all depthwise" if (bad["kind"] == "depthwise").all() else "not only depthwise ones"
-    rest = alone[~alone["layer"].isin(bad["layer"])]["right"].min()
-    return text + (f"Of its {len(alone)} convolutions {len(bad)} do that alone, {kinds}: {_each(bad)}. Any other one "
-                   f"leaves at least {rest}.")
+    depthwise, rest = (bad["kind"] == "depthwise").all(), alone[~alone["layer"].isin(bad["layer"])]["right"].min()
+    kinds = f"{len(bad)} do that alone, {'all depthwise' if depthwise else 'not only depthwise ones'}"
+    if len(bad) == 1:
+        kinds = f"one does that alone, {'a' if depthwise else 'not a'} depthwise one"
+    return text + f"Of its {len(alone)} convolutions {kinds}: {_each(bad)}. Any other one leaves at least {rest}."
 
 
 def _each(bad):
@@ -124,11 +129,11 @@ def still_channels(ranges: pd.DataFrame) -> str:
     return markdown_table(pd.DataFrame(rows)) if rows else "This network has no such channel."
 
 
-def cleared(folder: Path | None = None) -> str:
-    """What becomes of MobileNetV2 with one step a layer when its still channels are set to 0 first."""
+def cleared(network: str, folder: Path | None = None) -> str:
+    """What becomes of a network with one step a layer when its still channels are set to 0 first."""
     table = _table(folder)
-    row, before, whole = (table.loc[("mobilenet_v2", form)] for form in (CLEARED, ONE_STEP, "float32"))
+    row, before, whole = (table.loc[(network, form)] for form in (CLEARED, ONE_STEP, "float32"))
     healed = whole["right"] - row["right"] <= 0.03 * whole["pictures"]
-    return (f"With these weights at 0 and one step a layer, MobileNetV2 gets {row['right']} of {row['pictures']} test "
-            f"pictures right; it was {before['right']}, and {whole['right']} in float32. "
+    return (f"With these weights at 0 and one step a layer, {LABELS[network]} gets {row['right']} of {row['pictures']} "
+            f"test pictures right; it was {before['right']}, and {whole['right']} in float32. "
             + ("The still channels were the whole cause." if healed else "They were a part of the cause."))

@@ -124,10 +124,12 @@ def _shown(operator):
 def webgpu(folder: Path | None = None) -> str:
     """The table of the networks by WebAssembly and by WebGPU on one graphics chip, and a sentence on their answers."""
     table = read_table((folder or results_dir()) / "live-webgpu.csv", ("network", "adapter", "wasm_ms", "webgpu_ms"))
-    rows = [{"network": MODELS[row.network.split("-")[0]].label, "WebAssembly, ms": f"{row.wasm_ms:.1f}",
-             "WebGPU, ms": f"{row.webgpu_ms:.1f}"} for row in table.itertuples()]
+    rows = [{"network": MODELS[row.network.split("-")[0]].label, "px": row.image_size,
+             "WebAssembly, ms": f"{row.wasm_ms:.1f}", "WebGPU, ms": f"{row.webgpu_ms:.1f}"}
+            for row in table.itertuples()]
     apart = table[["from_python", "logits_from_wasm"]].max().max()
     said = (f"On an {table['adapter'].iloc[0]}, {table['on_chip'].sum()} of {table['nodes'].sum()} nodes of the graphs "
             f"ran on the chip. No logit was more than {apart:.1g} away from those of WebAssembly and of Python; the "
-            f"largest is {table['largest'].max():.1f}.")
+            f"largest is {table['largest'].max():.1f}. These are the weights that the book had on "
+            f"{table['date'].iloc[0]}.")
     return f"{markdown_table(pd.DataFrame(rows))}\n\n{said}"

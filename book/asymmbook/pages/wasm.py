@@ -13,8 +13,9 @@ import pandas as pd
 from asymmbook.checkout import results_dir
 from asymmbook.pages.browser import chromium
 from asymmbook.pages.live import RUNTIME, SHOWN, runtime_dir, runtime_version
+from asymmlib.base.tables import write_table
 from asymmlib.deploy.onnx_graph import make_onnx
-from asymmlib.deploy.timing import machine, write
+from asymmlib.deploy.timing import machine
 from asymmlib.runs import load_pretrained
 
 __all__ = ["CONVOLUTION", "operators", "profiles", "record"]
@@ -98,5 +99,5 @@ def record() -> pd.DataFrame:
     table = table[["network", "operator", "calls", "ms"]].assign(
         image_size=size, runs=RUNS, runtime=runtime_version(), browser=f"Chromium {version}",
         **machine(PACKAGES))
-    write(table, results_dir() / "live-operators.csv")
+    write_table(table, results_dir() / "live-operators.csv")
     return table

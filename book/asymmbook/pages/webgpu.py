@@ -18,10 +18,11 @@ from asymmbook.checkout import project_root, results_dir
 from asymmbook.pages import live
 from asymmbook.pages.browser import chromium
 from asymmbook.pages.wasm import ADDRESS, ISOLATED, KEPT, PACKAGES
+from asymmlib.base.tables import write_table
 from asymmlib.data.pictures import load_picture, normalise
 from asymmlib.deploy.engines import run_onnx
 from asymmlib.deploy.onnx_graph import make_onnx
-from asymmlib.deploy.timing import machine, write
+from asymmlib.deploy.timing import machine
 from asymmlib.runs import Classifier
 
 __all__ = ["CHIP", "SIMULATED", "measure", "record"]
@@ -145,5 +146,5 @@ def record() -> pd.DataFrame:
         raise RuntimeError("Chromium reaches no graphics chip by WebGPU here: only SwiftShader, on the processor")
     table = table.assign(runs=BROWSERS * TURNS * REPEATS, runtime=live.runtime_version(), **where,
                          date=f"{datetime.now(timezone.utc):%Y-%m-%d}", **machine(PACKAGES))
-    write(table, results_dir() / "live-webgpu.csv")
+    write_table(table, results_dir() / "live-webgpu.csv")
     return table

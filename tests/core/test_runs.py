@@ -141,7 +141,7 @@ def test_a_run_prepares_its_own_data(run, picture_folder, monkeypatch):
 
 def test_released_weights_say_where_they_come_from():
     found = load_pretrained("asymmnet_small")
-    assert (found.name, found.model, found.image_size) == ("asymmnet_small", "asymmnet_small", 64)
+    assert (found.name, found.model, found.image_size) == ("asymmnet_small", "asymmnet_small", 128)
     assert len(found.classes) == 16 and found.network.variant == "small" and not found.network.training
     assert found.provenance["train_pictures"] == 1081 and found.provenance["settings"] == {"asymmrate": 1}
     assert not {"model", "classes", "image_size", "mean", "std", "licence"} & set(found.provenance)

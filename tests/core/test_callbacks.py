@@ -164,3 +164,13 @@ def test_without_visualdl_one_line_says_what_is_missing(tmp_path, monkeypatch, c
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and "no curves for VisualDL" in printed and "extra `notebooks`" in printed
     assert not (tmp_path / "curves").exists()
+
+
+def test_without_a_home_one_line_says_what_to_set(tmp_path, monkeypatch, capsys):
+    """VisualDL would make a folder called ~ wherever the process is."""
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    log = VisualDLLog(tmp_path / "curves")
+    log.on_train_begin()
+    log.on_epoch_end(0, {"row": {"epoch": 1, "lr": 0.5}})
+    assert "no home folder is known for this user; set HOME to a folder" in capsys.readouterr().out
+    assert not (tmp_path / "curves").exists()

@@ -3,6 +3,7 @@ import numpy as np
 import paddle
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from asymmlib.checkpoint import load_checkpoint, save_checkpoint
 
@@ -71,3 +72,55 @@ def test_a_rate_without_a_schedule_is_left_alone(tmp_path, rate):
     save_checkpoint(tmp_path, network, optimizer, [])
     load_checkpoint(tmp_path, network, optimizer)
     assert optimizer.get_lr() == rate
+
+
+class Scaler:
+    """What a checkpoint asks of mixed precision's scaler, which is off without a GPU."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def state_dict(self):
+        return {"scale": np.float32([self.scale])}
+
+    def load_state_dict(self, state):
+        self.scale = state["scale"]
+
+
+def test_a_scaler_and_a_checkpoint_without_one_do_not_mind_each_other(tmp_path):
+    network, _schedule, optimizer = parts(0)
+    save_checkpoint(tmp_path / "plain", network, optimizer, [{"epoch": 1}])
+    load_checkpoint(tmp_path / "plain", network, optimizer, scaler := Scaler(64.0))
+    assert scaler.scale == 64.0
+    save_checkpoint(tmp_path / "scaled", network, optimizer, [{"epoch": 1}], scaler)
+    assert load_checkpoint(tmp_path / "scaled", network, optimizer) == [{"epoch": 1}]
+    load_checkpoint(tmp_path / "scaled", network, optimizer, other := Scaler(2.0))
+    assert other.scale == 64.0
+
+
+def test_a_checkpoint_of_another_network_says_how_far_it_is(tmp_path, capsys):
+    network, _schedule, optimizer = parts(0)
+    save_checkpoint(tmp_path, network, optimizer, [{"epoch": 1}])
+    other = paddle.nn.Sequential(paddle.nn.Conv2D(2, 3, 1, bias_attr=False), paddle.nn.BatchNorm2D(3))
+    with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+        load_checkpoint(tmp_path, other, paddle.optimizer.Momentum(0.1, parameters=other.parameters()))
+    assert "it is of another network: network/0.bias)" in capsys.readouterr().out
+    two = paddle.nn.Sequential(*other, paddle.nn.Linear(4, 4))
+    with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+        load_checkpoint(tmp_path, two, paddle.optimizer.Momentum(0.1, parameters=two.parameters()))
+    assert "it is of another network: network/0.bias and 2 more)" in capsys.readouterr().out
+
+
+def test_without_a_digest_only_what_was_written_before_there_were_any_is_read(tmp_path, capsys):
+    network, _schedule, optimizer = parts(0)
+    save_checkpoint(tmp_path, network, optimizer, [{"epoch": 1}])
+    path = tmp_path / "epoch-0001.safetensors"
+    tensors = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        metadata = {key: file.metadata()[key] for key in ("schedule", "rows")}
+    save_file(tensors, path, metadata)
+    assert load_checkpoint(tmp_path, network, optimizer) == [{"epoch": 1}]
+    save_file(tensors, path, {**metadata, "run": "null"})
+    with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+        load_checkpoint(tmp_path, network, optimizer)
+    assert "it has no SHA-256 of its content" in capsys.readouterr().out

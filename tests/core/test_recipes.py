@@ -61,7 +61,8 @@ def test_only_quick_is_shortened():
 
 @pytest.mark.parametrize(("field", "least", "most", "step"), [
     ("image_size", 32, 1024, 1), ("epochs", 1, 10_000, 1), ("batch_size", 1, 8192, 1), ("train_per_class", 1, 10**7, 1),
-    ("warmup_epochs", 0, 9_999, 1), ("patience", 1, 10_000, 1),
+    ("warmup_epochs", 0, 9_999, 1), ("patience", 1, 10_000, 1), ("passes", 1, 10_000, 1),
+    ("frozen_epochs", 0, 10_000, 1), ("backbone_rate", 1e-8, 1.0, 1e-9),
     ("seed", 0, 2**31 - 1, 1),                         # what a signed int of 32 bits holds
     ("base_lr", 1e-8, 100.0, 1e-9), ("momentum", 0.0, 0.9999, 1e-5), ("weight_decay", 0.0, 1.0, 1e-9),
     ("asymmnet_weight_decay", 0.0, 1.0, 1e-9), ("label_smoothing", 0.0, 0.9999, 1e-5), ("dropout", 0.0, 0.9999, 1e-5),

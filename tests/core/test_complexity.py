@@ -88,6 +88,14 @@ def test_baselines_have_their_textbook_costs(name, params, macs):
     assert cost.macs == pytest.approx(macs, rel=0.002)  # other tools count some small layers differently
 
 
+def test_parts_make_the_whole():
+    cost = formula("small")
+    parts = {kind: cost.macs_of(kind) for kind in ("pointwise", "depthwise", "vanilla", "linear")}
+    assert cost.macs == sum(parts.values()) - parts["linear"] and 0 < parts["linear"] < parts["pointwise"]
+    own = cost.layers[cost.layers["kind"] != "batchnorm"]
+    assert cost.activations == sum(np.prod(shape) for shape in own["out_shape"]) > 1000
+
+
 def test_counting_leaves_no_trace():
     network = asymmnet_small(num_classes=4)
     network.train()

@@ -10,6 +10,7 @@ from PIL import Image
 from asymmlib.data.pictures import cached_pixels, load_picture, measure_statistics, normalise
 from asymmlib.data.sources import prepare
 from asymmlib.dataset import EpochSampler, Pictures, _crop_flip, make_loader
+from asymmlib.recipes import Recipe
 
 
 @pytest.fixture
@@ -170,6 +171,10 @@ def test_each_augmentation_changes_pixels_and_keeps_the_shape(prepared, augmenta
 
 def colours(pixels):
     return {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()}
+
+
+def test_unless_told_otherwise_a_set_turns_by_what_a_recipe_does(prepared):
+    assert Pictures(prepared, "train", 32).rotation == Recipe("any", image_size=32, epochs=1).rotation == 10.0
 
 
 def test_nearest_rotation_invents_no_colour_and_bilinear_does(prepared):

@@ -1,4 +1,6 @@
 """Evaluation: every picture counts once, in order, and the network is left as it was."""
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import paddle
 import pytest
@@ -57,3 +59,9 @@ def test_a_sure_and_wrong_answer_has_a_finite_loss():
 def test_classes_that_nobody_predicts_are_in_the_confusion():
     result = Evaluation(np.array([[0.0, 1.0, 0.0]]), np.array([0]))
     assert result.confusion().tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_what_was_measured_stays():
+    measured = Evaluation(np.eye(2), np.array([0, 1]))
+    with pytest.raises(FrozenInstanceError):
+        measured.labels = np.array([1, 0])

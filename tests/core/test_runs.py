@@ -1,4 +1,5 @@
 """Runs and classifiers without a training: what a record says, what it refuses, that nothing is lost on the way."""
+import dataclasses
 import json
 from dataclasses import FrozenInstanceError
 from types import SimpleNamespace
@@ -126,6 +127,31 @@ def test_a_record_that_is_none(run, text, message):
     (run.folder / "run.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         find_run("mine")
+
+
+@pytest.mark.parametrize("key", ["classes", "mean", "std", "manifest_sha256", "id", "result", "pictures", "environment",
+                                 "sessions", "processes", "accelerated"])
+def test_what_a_record_may_have_is_of_its_kind(run, key):
+    run.write(**{key: None})
+    with pytest.raises(ValueError, match=rf"its {key} is of another kind"):
+        find_run("mine")
+
+
+@pytest.mark.parametrize(("top", "right"), [(0.0, True), (1, True), (-0.1, False), (1.1, False), (None, False)])
+def test_a_share_lies_between_nothing_and_all(run, top, right):
+    run.write(result={**RESULT, "last_eval_top1": top})
+    if right:
+        assert find_run("mine").info["result"]["last_eval_top1"] == top
+    else:
+        with pytest.raises(ValueError, match="its result is of another kind"):
+            find_run("mine")
+
+
+@pytest.mark.parametrize(("others", "told"), [("de", r"\(a, b, c, d, e\)"), ("def", r"\(a, b, c, d, e \.\.\.\)")])
+def test_five_classes_that_do_not_fit_are_named(classifier, others, told):
+    known = dataclasses.replace(classifier, classes=tuple("abc"))
+    with pytest.raises(ValueError, match=f"mine knows other classes than x {told}; pass its data with --data"):
+        known.pictures(SimpleNamespace(class_names=list(others), name="x"), "eval")
 
 
 def test_a_run_prepares_its_own_data(run, picture_folder, monkeypatch):

@@ -223,7 +223,8 @@ def test_without_train_pictures(here, tmp_path):
     (["export", "asymmnet_small", "--calibration", "9"], "--calibration is for int8: add --int8"),
     (["export", "asymmnet_small", "--data", "sample"], "--data is for int8"),
     (["export", "asymmnet_small", "--largest-loss", "0"], "--largest-loss is for int8"),
-    (["export", "asymmnet_small", "--int8", "--to", "x", "--data", "sample"], "knows other classes than sample"),
+    pytest.param(["export", "asymmnet_small", "--int8", "--to", "x", "--data", "sample"],
+                 "knows other classes than sample", marks=needs_onnx),
     (["export", "asymmnet_small", "--int8", "--to", "x", "--calibration", "0"], "'0' is no integer of at least 1"),
 ])
 @pytest.mark.slow
@@ -238,6 +239,7 @@ def test_mistakes_end_in_one_line(home, sample, sample_home, capsys, arguments, 
     assert message in error and "Traceback" not in error and not (home / "x").exists()
 
 
+@needs_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize(("package", "option", "extra"), [("nncf", "--openvino-int8", "quantise"),
                                                           ("onnxruntime", "--int8", "ship")])

@@ -196,6 +196,18 @@ def test_punctuation_is_chinese():
         assert not re.findall(r"[\u4e00-\u9fff][,;:!?](?!\w)|[,;:!?(][\u4e00-\u9fff]", text), entry.string
 
 
+@pytest.mark.slow
+def test_a_font_is_cut_elsewhere_twice_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(font, "FOLDER", tmp_path)
+    try:
+        first = {path.name: path.read_bytes() for path in font.write()}
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    for path in font.files():
+        assert font.characters() <= {chr(code) for code in get_font(str(path)).get_charmap()}
+    assert {path.name: path.read_bytes() for path in font.write()} == first
+
+
 def test_the_font_has_every_character():
     assert len(font.files()) == 2, "python -m asymmbook font"
     for path in font.files():

@@ -78,6 +78,7 @@ NOT_RUN = {
         "needs a head that the live page saved; tests/deploy/test_heads.py and tests/book/test_live.py have some",
     "python -m asymmlib export --from asymmnet_large --to FOLDER --int8":
         "needs Caltech-101; tests/deploy/test_quantise.py does it with other pictures",
+    "python -m asymmbook font": "writes the checkout's font; tests/book/test_editions.py cuts one elsewhere",
     "python -m asymmbook experiments run": "trains for days",
     "python -m asymmbook experiments collect": "writes the record; tests/book/test_experiments.py does it elsewhere",
     "python -m asymmbook experiments near-copies": "needs all of Caltech-101 and writes results/near-copies.csv",

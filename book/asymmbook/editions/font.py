@@ -57,6 +57,7 @@ def write() -> list[Path]:
         for number, text in ((1, FAMILY), (4, f"{FAMILY} {weight}"), (6, f"AsymmBookSansSC-{weight}")):
             font["name"].setName(text, number, 3, 1, 0x409)
         font["CFF "].cff.topDictIndex[0].FamilyName = FAMILY
+        font.recalcTimestamp = False  # the same letters make the same file
         written.append(FOLDER / f"AsymmBookSansSC-{weight}.otf")
         FOLDER.mkdir(exist_ok=True)
         font.save(written[-1])

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from asymmbook.evidence.results import collect, read_results
-from asymmlib.__main__ import COMMANDS, main
+from asymmlib.__main__ import COMMANDS, PROMISES, console, main
 from asymmlib.base.commands import make_parser
 from asymmlib.recipes import RECIPES, Recipe
 
@@ -238,3 +238,15 @@ def test_bench_infer_prints_its_table(calls, capsys, monkeypatch, tmp_path):
     assert "left out" not in capsys.readouterr().out
     assert main(["bench-infer", "--from", "r"]) == 0 and calls["open"][0] == ("r", None)
     assert asked[2] == (("r", 64, [1, 32], 10), {"names": None, "network": "the network"})
+
+
+def test_the_script_ends_with_the_status_of_its_command(monkeypatch):
+    monkeypatch.setattr("asymmlib.__main__.main", lambda: 3)
+    monkeypatch.setattr("asymmlib.base.interrupts.ignore", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        console()
+    assert ended.value.code == 3
+
+
+def test_what_is_promised_is_promised_of_commands():
+    assert set(PROMISES) <= set(COMMANDS)

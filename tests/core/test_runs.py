@@ -73,6 +73,11 @@ def test_predictions_are_right_and_in_order_over_batches(classifier, tmp_path, m
     assert shares.dtype == np.float64 and classifier.predict([]).shape == (0, 3)
 
 
+@pytest.mark.parametrize(("size", "pictures"), [(8, 64), (64, 64), (128, 32), (256, 8), (1024, 1)])
+def test_a_batch_has_fewer_of_large_pictures(classifier, size, pictures):
+    assert dataclasses.replace(classifier, image_size=size).batch == pictures
+
+
 def test_pictures_are_prepared_as_in_training(classifier, home, picture_folder):
     prepared = prepare(str(picture_folder), progress=False)
     pictures = classifier.pictures(prepared, "eval")

@@ -78,12 +78,13 @@ def test_a_page_compares_what_it_writes(path, name):
 
 
 @pytest.fixture(scope="module")
-def gone(sample, sample_home):
+def gone(sample, sample_home, common):
     """Function: notebook -> (names whose comparisons held, a row for each line that was taken out, stderr) of the one
     process that tries all names of a notebook."""
     @cache
     def gone(path):
         environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "ASYMMLIB_HOME": str(sample_home),
+                       "ASYMMLIB_RUNS": str(common / "written"),  # the checkout's may be of other pictures
                        "ASYMMLIB_RECIPE": "quick"}
         environment.pop("ASYMMLIB_DATA", None)
         names = [name for where, name in DEFINED if where == path]

@@ -18,7 +18,7 @@ from asymmlib.weights.released import RELEASED
 __all__ = ["CLEARABLE", "LABELS", "RUINED", "cleared", "cost", "latency", "layers", "ruined", "still_channels",
            "summary"]
 
-LABELS = {**{name: MODELS[name].label for name in RELEASED}, SCRATCH: "MobileNetV2 from scratch"}
+LABELS = {name: MODELS[name].label for name in RELEASED} | {SCRATCH: "MobileNetV2 from scratch"}
 NETWORK_FORM = ["network", "form"]
 SHOWN = ("float32", "float16", "int8", "OpenVINO int8")
 ONE_STEP = "int8, one step a layer"

@@ -33,7 +33,9 @@ MATRIX = [nox.param("3.10", "2.6.2", id="python=3.10, paddle=2.6.2"),
 INSTEAD = {"2.6.2": {"paddlepaddle": "2.6.2", "numpy": "1.26.4"}, "3.3.1": {}}
 # onnx asks for a newer protobuf than Paddle 2.6.2 takes: the tests of the extra `ship` skip there
 EXTRAS = {"2.6.2": "cpu,book,dev", "3.3.1": "cpu,book,dev,ship"}
-SUITE = ("tests", "--ignore=tests/browser")  # the browser's tests look at a built site
+SUITE = ("-q", "-rfEs", "tests", "--ignore=tests/browser")  # the browser's tests look at a built site
+# as `make unit`: most in two processes of one thread each, those that want the machine for themselves after them
+PARTS = ({"OMP_NUM_THREADS": "1"}, ("-n", "2", "--dist", "worksteal", "-m", "not serial")), ({}, ("-m", "serial"))
 TABLE = Path("results/matrix.csv")
 # What AI Studio's image has of the packages that the notebooks need, a Jupyter kernel, and what runs notebooks here
 STUDIO = ("paddlepaddle", "numpy", "pandas", "matplotlib", "pillow", "visualdl", "ipykernel", "nbmake")
@@ -75,10 +77,11 @@ def pinned(session, paddle="3.3.1"):
     return {"PIP_CONSTRAINT": path, "PIP_BUILD_CONSTRAINT": path}
 
 
-def record(session, versions, report):
-    """The row of one session in the table: versions, counts of pytest's report, date, commit."""
-    suite = ElementTree.parse(report).getroot().find("testsuite").attrib
-    tests, skipped, failed, broken = (int(suite[name]) for name in ("tests", "skipped", "failures", "errors"))
+def record(session, versions, reports):
+    """Write the row of a session: versions, counts of pytest's reports, date, commit. Return how many tests failed."""
+    suites = [ElementTree.parse(report).getroot().find("testsuite").attrib for report in reports]
+    tests, skipped, failed, broken = (sum(int(suite[name]) for suite in suites)
+                                      for name in ("tests", "skipped", "failures", "errors"))
     commit = session.run("git", "rev-parse", "--short=12", "HEAD", external=True, silent=True).strip()
     changed = session.run("git", "status", "--porcelain", ".", f":!{TABLE}", external=True, silent=True).strip()
     row = versions | {"passed": tests - skipped - failed - broken, "skipped": skipped, "failed": failed + broken,
@@ -91,6 +94,7 @@ def record(session, versions, report):
         table = csv.DictWriter(file, row, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
+    return row["failed"]
 
 
 @nox.session
@@ -100,13 +104,17 @@ def tests(session, paddle):
     session.install("--quiet", "--editable", f".[{EXTRAS[paddle]}]", env=pinned(session, paddle))
     versions = json.loads(session.run("python", "-c", VERSIONS, silent=True).splitlines()[-1])
     session.log(", ".join(f"{name} {version}" for name, version in versions.items()))
-    report = Path(session.virtualenv.location) / "report.xml"  # create_tmp's TMPDIR is too long for Chromium's socket
-    report.unlink(missing_ok=True)
-    try:
-        session.run("python", "-m", "pytest", "-q", "-rfEs", f"--junitxml={report}", *(session.posargs or SUITE))
-    finally:
-        if not session.posargs and report.exists():
-            record(session, versions, report)
+    if session.posargs:
+        session.run("python", "-m", "pytest", "-q", "-rfEs", *session.posargs)
+        return
+    # create_tmp's TMPDIR is too long for Chromium's socket
+    reports = [Path(session.virtualenv.location) / f"report-{number}.xml" for number, _ in enumerate(PARTS)]
+    for report, (environment, words) in zip(reports, PARTS, strict=True):
+        report.unlink(missing_ok=True)
+        session.run("python", "-m", "pytest", *SUITE, *words, f"--junitxml={report}", env=environment,
+                    success_codes=[0, 1])  # 1: tests failed, which the row tells
+    if record(session, versions, reports):
+        session.error("tests failed")
 
 
 @nox.session

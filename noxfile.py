@@ -33,7 +33,8 @@ MATRIX = [nox.param("3.10", "2.6.2", id="python=3.10, paddle=2.6.2"),
 INSTEAD = {"2.6.2": {"paddlepaddle": "2.6.2", "numpy": "1.26.4"}, "3.3.1": {}}
 # onnx asks for a newer protobuf than Paddle 2.6.2 takes: the tests of the extra `ship` skip there
 EXTRAS = {"2.6.2": "cpu,book,dev", "3.3.1": "cpu,book,dev,ship"}
-SUITE = ("-q", "-rfEs", "tests", "--ignore=tests/browser")  # the browser's tests look at a built site
+PYTEST = ("python", "-m", "pytest", "-q", "-rfEs")
+SUITE = ("tests", "--ignore=tests/browser")  # the browser's tests look at a built site
 # as `make unit`: most in two processes of one thread each, those that want the machine for themselves after them
 PARTS = ({"OMP_NUM_THREADS": "1"}, ("-n", "2", "--dist", "worksteal", "-m", "not serial")), ({}, ("-m", "serial"))
 TABLE = Path("results/matrix.csv")
@@ -105,13 +106,13 @@ def tests(session, paddle):
     versions = json.loads(session.run("python", "-c", VERSIONS, silent=True).splitlines()[-1])
     session.log(", ".join(f"{name} {version}" for name, version in versions.items()))
     if session.posargs:
-        session.run("python", "-m", "pytest", "-q", "-rfEs", *session.posargs)
+        session.run(*PYTEST, *session.posargs)
         return
     # create_tmp's TMPDIR is too long for Chromium's socket
     reports = [Path(session.virtualenv.location) / f"report-{number}.xml" for number, _ in enumerate(PARTS)]
     for report, (environment, words) in zip(reports, PARTS, strict=True):
         report.unlink(missing_ok=True)
-        session.run("python", "-m", "pytest", *SUITE, *words, f"--junitxml={report}", env=environment,
+        session.run(*PYTEST, *SUITE, *words, f"--junitxml={report}", env=environment,
                     success_codes=[0, 1])  # 1: tests failed, which the row tells
     if record(session, versions, reports):
         session.error("tests failed")

@@ -5,6 +5,7 @@ import sys
 import sysconfig
 from importlib import metadata
 from itertools import chain
+from runpy import run_path
 
 import pytest
 import yaml
@@ -187,13 +188,18 @@ def test_tools_of_this_build_are_the_pinned_ones():
     assert f"Generator: setuptools ({setuptools})" in installed.read_text("WHEEL")
 
 
-def test_one_command_for_ai_studio():
-    """`nox -s aistudio` runs the one of how-to-run.md; no other page repeats it."""
+def test_one_command_for_ai_studio(monkeypatch):
+    """`nox -s aistudio` runs the one of how-to-run.md, to its last line; no other page repeats it."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYENV_VERSION", "3.10")  # noxfile.py would look for pyenv's
     pages = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *ROOT.glob("book/*.md"))}
     assert [name for name, text in pages.items() if "pip install --user" in text] == ["how-to-run.md"]
     assert pages["how-to-run.md"].count("pip install --user") == 1
     section = pages["README.md"].split("## AI Studio")[1].split("\n## ")[0]
     assert "(book/how-to-run.md#on-ai-studio)" in section and "pip" not in section
+    printed = pages["how-to-run.md"].split("cd /home/aistudio/asymmnet\n")[1].split("```")[0]
+    command = run_path(str(ROOT / "noxfile.py"))["studio_command"]()
+    assert command.split() == printed.replace(" --user ", " ").split()
 
 
 def test_every_file_of_the_package_is_installed():

@@ -163,7 +163,7 @@ def wheel(session):
 def studio_command():
     """The one command that how-to-run.md gives for AI Studio, less `--user`, which pip refuses in an environment."""
     section = STUDIO_PAGE.read_text(encoding="utf-8").split("## On AI Studio")[1].split("\n## ")[0]
-    command, = re.findall(r"^ *(pip install (?:.*\\\n)*.*)$", section, re.M)  # which may go on in further lines
+    command, = re.findall(r"^ *(pip install .*)$", section.replace("\\\n", " "), re.M)
     return command.replace(" --user ", " ")
 
 

@@ -76,8 +76,7 @@ def test_what_is_said_of_the_file_is_true(here):
         before = right["model.onnx", row["split"]]
         assert row["lost"] == (before & ~right[row["file"], row["split"]]).sum()
         assert 0 < row["ms_low"] <= row["ms"] <= row["ms_high"]
-    whole, small = (right[name, "test"] for name in ("model.onnx", "model-int8.onnx"))
-    assert (whole == small).mean() > 0.8 and small.mean() > 0.5, "a guess of three colours is right in a third"
+    assert right["model-int8.onnx", "test"].mean() > 0.8, "three colours are easy"
 
 
 @needs_onnx

@@ -7,7 +7,7 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from asymmbook.figures import comparison, plots
+from asymmbook.figures import comparison, plots, tuning
 
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0], "eval_loss": [9.0, 2.5, 1.5],
                         "train_top1": [0.1, 0.4, 0.7], "eval_top1": [0.1, 0.3, 0.6]})
@@ -110,6 +110,22 @@ def test_differences_are_points_on_their_intervals():
     assert filled[1] == "white" != filled[0] and [axis.get_title() for axis in figure.axes] == ["a", "b"]
     with pytest.raises(ValueError, match="nothing to plot"):
         comparison.plot_differences({}, "title")
+
+
+def test_settings_are_lines_by_rate_and_the_chosen_one_has_a_ring():
+    table = pd.DataFrame([("a", 1e-4, 0.02, 0.4, False), ("a", 1e-4, 0.01, 0.3, False), ("a", 1e-3, 0.01, 0.6, True),
+                          ("b", 1e-4, 0.01, 0.5, True), ("b", 1e-3, 0.01, 0.2, False)],
+                         columns=["network", "decay", "rate", "mean", "chosen"])
+    figure = tuning.plot_settings(table)
+    upper, lower = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["weight decay 0.0001", "weight decay 0.001"]
+    assert upper.lines[0].get_xdata().tolist() == [0.01, 0.02] and upper.lines[0].get_ydata().tolist() == [0.3, 0.4]
+    rings = [[ring.get_offsets().tolist() for ring in axis.collections] for axis in figure.axes]
+    assert rings == [[[], [[0.01, 0.5]]], [[[0.01, 0.6]], []]]
+    assert len({line.get_marker() for line in lower.lines}) == 2 and lower.get_xlabel() and upper.get_ylabel()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    with pytest.raises(ValueError, match="nothing to plot"):
+        tuning.plot_settings(table.head(0))
 
 
 def test_gains_are_bars_around_zero():

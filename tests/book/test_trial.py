@@ -152,8 +152,37 @@ def test_the_page_says_how_far_the_trial_is(monkeypatch):
     assert "| MobileNetV2 | 10 | 50.0 | 50.0 to 50.0 | 40.0 | 10.0 | 90.0 |" in pages.networks()
     assert pages.networks("128px") == "Open: 0 of 30 runs are recorded."
     assert "| MobileNetV2 | 0 of 50 | open | open |" in pages.settings()
+    assert pages.gap() == "Not every network is tuned yet." and pages.rates().empty
     rows.pop()
     assert pages.networks() == "Open: 59 of 60 runs are recorded."
+
+
+def test_the_page_says_what_a_rate_is_worth(monkeypatch):
+    """Known accuracies: the first network is the better at its own setting, the others at the article's."""
+    def top1(network, setting):
+        if setting == Setting(0.01, 1e-4):
+            return 0.5 if network == PAIR[0] else 0.55
+        if setting.rate == 0.05:
+            return 0.7 if network == PAIR[0] and setting.decay == 1e-3 else 0.6
+        return 0.1
+    scores = {f"tune-{network}-{setting.name}-next16-r0f{fold}": top1(network, setting) + (fold - 2) / 100
+              for network in LIGHT for setting in (Setting(rate, decay) for rate in RATES for decay in DECAYS)
+              for fold in range(folds.FOLDS)}
+    monkeypatch.setattr(records, "scores", lambda folder=None: scores)
+    assert "| AsymmNet-Large r = 1 | 50 of 50 | 0.05 | 0.001 | 70.0 | 60.0 | 50.0 |" in pages.settings()
+    assert "| MobileNetV2 | 50 of 50 | 0.05 | 0.0001 | 60.0 | 60.0 | 55.0 |" in pages.settings()  # the smaller decay
+    assert pages.gap() == (
+        "On these pictures AsymmNet-Large r = 1 is ahead of MobileNetV2 by -5.0 points where both train at the "
+        "article's setting, and by 10.0 points where each trains at its own. At the rate 0.2 the networks lose 50.0 to "
+        "60.0 points; at their own settings the best is 10.0 points above the worst.")
+    table = pages.rates()
+    assert len(table) == 10 * len(LIGHT) and table.groupby("network")["chosen"].sum().eq(1).all()
+    best = table[table["chosen"]].iloc[0]
+    assert (best["rate"], best["decay"]) == (0.05, 1e-3) and best["mean"] == pytest.approx(0.7)
+    assert (best["low"], best["high"]) == pytest.approx((0.68, 0.72))
+    del scores[f"tune-{PAIR[1]}-lr0.05_wd0.001-next16-r0f4"]
+    assert "| MobileNetV2 | 49 of 50 | open | open | open | open | open |" in pages.settings()
+    assert pages.gap() == "Not every network is tuned yet." and len(pages.rates()) == 10 * len(LIGHT) - 1
 
 
 def test_small_filters_keep_less_and_turn_further():

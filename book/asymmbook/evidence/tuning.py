@@ -5,6 +5,7 @@ is at an edge of the grid, the next rate of the series joins with both weight de
 most `WIDENINGS` times. All scores are those after the last epoch; a run that diverged scores 0. Ties go to the smaller
 rate, then to the smaller weight decay.
 """
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from asymmbook.evidence.folds import FOLDS
 
-__all__ = ["DECAYS", "NETWORKS", "RATES", "Setting", "Tuned", "network_key", "tuning"]
+__all__ = ["DECAYS", "NETWORKS", "RATES", "Setting", "Tuned", "grid_scores", "network_key", "tuning"]
 
 SERIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)  # the grid before it is widened
@@ -54,23 +55,25 @@ def tuning(network: str, scores: Mapping[str, float]) -> Tuned:
 
     scores: {run name: top-1}, names as `asymmbook.evidence.trial` makes them.
     """
-    def score(setting, fold):
-        return scores.get(f"tune-{network}-{setting.name}-next16-r0f{fold}")
-
-    def mean(setting):
-        return np.mean([score(setting, fold) for fold in range(FOLDS)])
-    rates = list(RATES)
+    rates, found = list(RATES), grid_scores(network, scores)
     for widening in range(WIDENINGS + 1):
         grid = [Setting(rate, decay) for rate in rates for decay in DECAYS]
         wanted = tuple((setting, fold) for fold in range(FOLDS) for setting in grid)
-        if any(score(setting, fold) is None for setting, fold in wanted):
+        if not found.keys() >= set(grid):
             return Tuned(wanted, None)
-        best = min(grid, key=lambda setting: (-mean(setting), setting))
+        best = min(grid, key=lambda setting: (-np.mean(found[setting]), setting))
         further = _next_rate(best.rate, rates)
         if further is None or widening == WIDENINGS:
             return Tuned(wanted, best)
         rates.append(further)
     raise AssertionError("the last round returns")
+
+
+def grid_scores(network: str, scores: Mapping[str, float]) -> dict[Setting, list[float]]:
+    """{setting: top-1 on each fold} of all settings of a network that have been trained on every fold."""
+    found = {setting: [scores.get(f"tune-{network}-{setting.name}-next16-r0f{fold}") for fold in range(FOLDS)]
+             for setting in itertools.starmap(Setting, itertools.product(SERIES, DECAYS))}
+    return {setting: of_folds for setting, of_folds in found.items() if None not in of_folds}
 
 
 def _next_rate(rate, rates):

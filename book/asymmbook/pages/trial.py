@@ -11,14 +11,15 @@ import pandas as pd
 from asymmbook.evidence import records
 from asymmbook.evidence.statistics import LEVEL
 from asymmbook.evidence.summary import group_a
-from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, plan
-from asymmbook.evidence.tuning import NETWORKS, tuning
+from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, PAIR, plan
+from asymmbook.evidence.tuning import NETWORKS, Setting, grid_scores, tuning
 from asymmbook.evidence.verdicts import LABELS, families, verdicts
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, markdown_table, percent
 from asymmlib.models import create_model, describe_treatment, treat
+from asymmlib.recipes import RECIPES
 
-__all__ = ["answers", "differences", "networks", "scale_sentences", "settings", "state", "treatment"]
+__all__ = ["answers", "differences", "gap", "networks", "rates", "scale_sentences", "settings", "state", "treatment"]
 
 CLASSES = 16
 TREATED = [name for name in LIGHT if name not in ("asymmnet_large-r0", "asymmnet_large-r2")]  # built like r = 1
@@ -28,6 +29,8 @@ QUESTIONS = {"a, 64px": "Which network? 64 pixels", "a, 128px": "Which network? 
              "b": "Does the asymmetry pay where the paper says?", "e": "What would help more than the architecture?",
              "f": "Why?", "default": "What does Paddle's default cost?",
              "transfer": "Pre-trained or from scratch, at equal cost?"}
+ARTICLE = Setting(RECIPES["article-fixed"].base_lr, RECIPES["article-fixed"].weight_decay)
+CHOSEN = ("learning rate", "weight decay", "top-1", "second best", f"at {ARTICLE.rate:g} and {ARTICLE.decay:g}")
 
 
 def treatment() -> str:
@@ -73,16 +76,52 @@ def state(folder: Path | None = None) -> str:
 
 
 def settings(folder: Path | None = None) -> str:
-    """Learning rate and weight decay of every light network, as far as the tuning has chosen them."""
+    """Learning rate and weight decay of every light network, as far as the tuning has chosen them, and what is near."""
     scores, rows = records.scores(folder), []
     for network in LIGHT:
-        tuned = tuning(network, scores)
+        tuned, means = tuning(network, scores), _means(network, scores)
         done = sum(f"tune-{network}-{setting.name}-next16-r0f{fold}" in scores for setting, fold in tuned.runs)
-        chosen = tuned.best
-        rows.append({"network": LABELS[network], "runs": f"{done} of {len(tuned.runs)}",
-                     "learning rate": f"{chosen.rate:g}" if chosen else "open",
-                     "weight decay": f"{chosen.decay:g}" if chosen else "open"})
+        row = {"network": LABELS[network], "runs": f"{done} of {len(tuned.runs)}", **dict.fromkeys(CHOSEN, "open")}
+        if tuned.best:
+            best, second = sorted(means.values(), reverse=True)[:2]
+            row |= zip(CHOSEN, (f"{tuned.best.rate:g}", f"{tuned.best.decay:g}", percent(best), percent(second),
+                                percent(means[ARTICLE])), strict=True)
+        rows.append(row)
     return markdown_table(pd.DataFrame(rows))
+
+
+def rates(folder: Path | None = None) -> pd.DataFrame:
+    """A row a tried setting, for `plot_settings`: network, decay, rate, mean, low and high over folds, and chosen."""
+    scores, rows = records.scores(folder), []
+    for network in LIGHT:
+        best = tuning(network, scores).best
+        rows += [(LABELS[network], *setting, sum(found) / len(found), min(found), max(found), setting == best)
+                 for setting, found in grid_scores(network, scores).items()]
+    table = pd.DataFrame(rows, columns=["network", "rate", "decay", "mean", "low", "high", "chosen"])
+    return table.astype({"chosen": bool})
+
+
+def gap(folder: Path | None = None) -> str:
+    """What a comparison at one rate would have said: AsymmNet-Large less MobileNetV2 on the tuning pictures, at the
+    article's setting and each at its own; and what the highest rate costs."""
+    table = rates(folder)
+    own = table[table["chosen"]].set_index("network")["mean"]
+    if len(own) < len(LIGHT):
+        return "Not every network is tuned yet."
+    alike = table[(table["rate"] == ARTICLE.rate) & (table["decay"] == ARTICLE.decay)].set_index("network")["mean"]
+    pair = [LABELS[network] for network in PAIR]
+    apart = [100 * (means[pair[0]] - means[pair[1]]) for means in (alike, own)]
+    highest = table["rate"].max()
+    lost = 100 * (own - table[table["rate"] == highest].groupby("network")["mean"].max())
+    return (f"On these pictures {pair[0]} is ahead of {pair[1]} by {apart[0]:.1f} points where both train at the "
+            f"article's setting, and by {apart[1]:.1f} points where each trains at its own. At the rate {highest:g} "
+            f"the networks lose {lost.min():.1f} to {lost.max():.1f} points; at their own settings the best is "
+            f"{100 * (own.max() - own.min()):.1f} points above the worst.")
+
+
+def _means(network, scores):
+    """{setting: mean over the folds of next16}"""
+    return {setting: sum(found) / len(found) for setting, found in grid_scores(network, scores).items()}
 
 
 def networks(recipe: str = "64px", folder: Path | None = None) -> str:

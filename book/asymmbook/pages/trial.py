@@ -79,13 +79,11 @@ def settings(folder: Path | None = None) -> str:
     """Learning rate and weight decay of every light network, as far as the tuning has chosen them, and what is near."""
     scores, rows = records.scores(folder), []
     for network in LIGHT:
-        tuned, means = tuning(network, scores), _means(network, scores)
-        done = sum(f"tune-{network}-{setting.name}-next16-r0f{fold}" in scores for setting, fold in tuned.runs)
-        row = {"network": LABELS[network], "runs": f"{done} of {len(tuned.runs)}", **dict.fromkeys(CHOSEN, "open")}
-        if tuned.best:
-            best, second = sorted(means.values(), reverse=True)[:2]
-            row |= zip(CHOSEN, (f"{tuned.best.rate:g}", f"{tuned.best.decay:g}", percent(best), percent(second),
-                                percent(means[ARTICLE])), strict=True)
+        best, means = tuning(network, scores).best, _means(network, scores)
+        row = {"network": LABELS[network], **dict.fromkeys(CHOSEN, "open")}
+        if best:
+            near = means[best], *sorted(means.values(), reverse=True)[1:2], means[ARTICLE]
+            row |= zip(CHOSEN, (f"{best.rate:g}", f"{best.decay:g}", *map(percent, near)), strict=True)
         rows.append(row)
     return markdown_table(pd.DataFrame(rows))
 

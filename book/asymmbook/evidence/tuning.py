@@ -71,9 +71,10 @@ def tuning(network: str, scores: Mapping[str, float]) -> Tuned:
 
 def grid_scores(network: str, scores: Mapping[str, float]) -> dict[Setting, list[float]]:
     """{setting: top-1 on each fold} of all settings of a network that have been trained on every fold."""
-    found = {setting: [scores.get(f"tune-{network}-{setting.name}-next16-r0f{fold}") for fold in range(FOLDS)]
-             for setting in itertools.starmap(Setting, itertools.product(SERIES, DECAYS))}
-    return {setting: of_folds for setting, of_folds in found.items() if None not in of_folds}
+    runs = {setting: [f"tune-{network}-{setting.name}-next16-r0f{fold}" for fold in range(FOLDS)]
+            for setting in itertools.starmap(Setting, itertools.product(SERIES, DECAYS))}
+    return {setting: [scores[run] for run in of_folds] for setting, of_folds in runs.items()
+            if scores.keys() >= set(of_folds)}
 
 
 def _next_rate(rate, rates):

@@ -77,13 +77,14 @@ def state(folder: Path | None = None) -> str:
 
 def settings(folder: Path | None = None) -> str:
     """Learning rate and weight decay of every light network, as far as the tuning has chosen them, and what is near."""
-    scores, rows = records.scores(folder), []
+    table, rows = rates(folder), []
     for network in LIGHT:
-        best, means = tuning(network, scores).best, _means(network, scores)
+        mine = table[table["network"] == LABELS[network]]
         row = {"network": LABELS[network], **dict.fromkeys(CHOSEN, "open")}
-        if best:
-            near = means[best], *sorted(means.values(), reverse=True)[1:2], means[ARTICLE]
-            row |= zip(CHOSEN, (f"{best.rate:g}", f"{best.decay:g}", *map(percent, near)), strict=True)
+        if mine["chosen"].any():
+            best = mine[mine["chosen"]].iloc[0]
+            near = best["mean"], mine["mean"].nlargest(2).iloc[-1], mine.loc[_is_article(mine), "mean"].item()
+            row |= zip(CHOSEN, (f"{best['rate']:g}", f"{best['decay']:g}", *map(percent, near)), strict=True)
         rows.append(row)
     return markdown_table(pd.DataFrame(rows))
 
@@ -99,6 +100,10 @@ def rates(folder: Path | None = None) -> pd.DataFrame:
     return table.astype({"chosen": bool})
 
 
+def _is_article(table):
+    return (table["rate"] == ARTICLE.rate) & (table["decay"] == ARTICLE.decay)
+
+
 def gap(folder: Path | None = None) -> str:
     """What a comparison at one rate would have said: AsymmNet-Large less MobileNetV2 on the tuning pictures, at the
     article's setting and each at its own; what the highest rate costs; and how far folds lie apart."""
@@ -107,7 +112,7 @@ def gap(folder: Path | None = None) -> str:
     if len(chosen) < len(LIGHT):
         return "Not every network is tuned yet."
     own, spans = chosen["mean"], 100 * (chosen["high"] - chosen["low"])
-    alike = table[(table["rate"] == ARTICLE.rate) & (table["decay"] == ARTICLE.decay)].set_index("network")["mean"]
+    alike = table[_is_article(table)].set_index("network")["mean"]
     pair = [LABELS[network] for network in PAIR]
     apart = [100 * (means[pair[0]] - means[pair[1]]) for means in (alike, own)]
     highest = table["rate"].max()
@@ -117,11 +122,6 @@ def gap(folder: Path | None = None) -> str:
             f"the networks lose {lost.min():.1f} to {lost.max():.1f} points; at their own settings the best is "
             f"{100 * (own.max() - own.min()):.1f} points above the worst. The five folds of one chosen setting lie "
             f"{spans.min():.1f} to {spans.max():.1f} points apart: small differences are to be measured by that.")
-
-
-def _means(network, scores):
-    """{setting: mean over the folds of next16}"""
-    return {setting: sum(found) / len(found) for setting, found in grid_scores(network, scores).items()}
 
 
 def networks(recipe: str = "64px", folder: Path | None = None) -> str:

@@ -26,12 +26,6 @@ def test_todays_findings_have_their_intervals_and_their_pages():
         assert f"[**{finding.head}.**]({finding.page}) {finding.text}" in shown
 
 
-@pytest.mark.usefixtures("few_draws")
-def test_the_first_comparison_is_computed_over_the_seeds_that_both_have():
-    assert summary.first_difference("MobileNetV2").runs == 3 and summary.first_difference("ResNet50").runs == 1
-    assert summary.first_difference("a network") is None
-
-
 @pytest.mark.parametrize(("mean", "p", "heads"), [
     (0.05, 0.01, ["Better than MobileNetV2", "The asymmetry helps", "The article's mistakes cost accuracy"]),
     (0.05, 0.2, ["Much better? Not shown", "The asymmetry itself: no gain is shown",
@@ -42,7 +36,7 @@ def test_a_complete_trial_is_what_counts(monkeypatch, mean, p, heads):
     monkeypatch.setattr(summary, "verdicts", lambda name, folder=None: family(mean, p))
     found = summary.summary()
     assert [finding.head for finding in found[:3]] == heads
-    assert f"{100 * mean:+.1f} points" in found[0].text and "first comparison" not in found[0].text
+    assert f"{100 * mean:+.1f} points" in found[0].text
 
 
 def test_without_records_only_what_needs_none_is_said(tmp_path):

@@ -90,8 +90,8 @@ def test_fronts_have_a_panel_a_cost_and_join_what_nothing_beats():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
 
 
-def test_bands_reach_from_seed_to_seed():
-    band = pd.DataFrame({"epoch": [1, 2], "mean": [0.2, 0.4], "low": [0.1, 0.3], "high": [0.3, 0.5], "seeds": [3, 3]})
+def test_bands_reach_from_run_to_run():
+    band = pd.DataFrame({"epoch": [1, 2], "mean": [0.2, 0.4], "low": [0.1, 0.3], "high": [0.3, 0.5], "runs": [3, 3]})
     figure = comparison.plot_bands({"a": band})
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0.2, 0.4]
     corners = figure.axes[0].collections[0].get_paths()[0].vertices

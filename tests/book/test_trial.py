@@ -13,6 +13,7 @@ from asymmbook.evidence.ablation import KINDS, Ablated, registered
 from asymmbook.evidence.scales import layer_scales
 from asymmbook.evidence.trial import ABLATIONS, BASE, LIGHT, MATCHED, PACES, PAIR, PICTURES, TrialRun, hours, plan
 from asymmbook.evidence.tuning import DECAYS, RATES, Setting, tuning
+from asymmbook.pages import results
 from asymmbook.pages import trial as pages
 from asymmbook.pages.tables import markdown_table
 from asymmlib.complexity import count
@@ -145,16 +146,17 @@ def test_verdicts_from_records(monkeypatch):
 def test_the_page_says_how_far_the_trial_is(monkeypatch):
     """All of group a at 64 px without the heavy networks; then one run less."""
     rows = [{"run": run.name, "group": run.group, "network": run.network, "recipe": run.recipe.name, "top1": 0.5,
-             "per_class_top1": 0.4, "calibration_error": 0.1, "train_top1": 0.9}
+             "per_class_top1": 0.4, "calibration_error": 0.1, "train_top1": 0.9, "macs": 1, "params": 2,
+             "images_per_s": None}
             for run in PLAN if run.group == "a" and run.network in LIGHT and run.recipe.name == "64px"]
     monkeypatch.setattr(records, "read_runs", lambda folder=None: pd.DataFrame(rows))
     assert "| `a` | which network? | 94 | 60 | running |" in pages.state() and "**60 of " in pages.state()
-    assert "| MobileNetV2 | 10 | 50.0 | 50.0 to 50.0 | 40.0 | 10.0 | 90.0 |" in pages.networks()
-    assert pages.networks("128px") == "Open: 0 of 30 runs are recorded."
+    assert "| MobileNetV2 | 10 | 50.0 ± 0.0 | 50.0–50.0 | 40.0 | 10.0 | 90.0 |" in results.networks()
+    assert results.networks().endswith("**At 128 pixels**\n\nOpen: 0 of 30 runs are recorded.")
     assert "| MobileNetV2 | open | open | open | open | open |" in pages.settings()
     assert pages.gap() == "Not every network is tuned yet." and pages.rates().empty
     rows.pop()
-    assert pages.networks() == "Open: 59 of 60 runs are recorded."
+    assert "\n\nOpen: 59 of 60 runs are recorded.\n\n" in results.networks()
 
 
 def test_the_page_says_what_a_rate_is_worth(monkeypatch):

@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from asymmbook.evidence.results import collect, read_results
 from asymmlib.__main__ import COMMANDS, PROMISES, console, main
 from asymmlib.base.commands import make_parser
 from asymmlib.recipes import RECIPES, Recipe
 
 
 @pytest.mark.slow
-def test_prepare_train_evaluate_predict(home, picture_folder, capsys, tmp_path):
+def test_prepare_train_evaluate_predict(home, picture_folder, capsys):
     data = str(picture_folder)
     assert main(["prepare", "--data", data]) == 0
     assert "30 pictures in 3 classes" in capsys.readouterr().out
@@ -30,11 +29,6 @@ def test_prepare_train_evaluate_predict(home, picture_folder, capsys, tmp_path):
     assert main(["predict", "--run", "first", str(picture), "--top", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(picture) and len(lines) == 3 and all("%" in line for line in lines[1:])
-    table = collect(["first"], tmp_path / "results")
-    assert list(table["run"]) == ["first"] and table["params"][0] > 1e6
-    collect(["first"], tmp_path / "results")           # again: replaced, not doubled
-    assert len(read_results(tmp_path / "results")["runs"]) == 1
-    assert list(read_results(tmp_path / "results")["curves"]["epoch"]) == [1, 2]
 
 
 def test_evaluate_refuses_other_classes(home, picture_folder, capsys):
@@ -87,18 +81,6 @@ def test_help_explains(command):
 
 
 @pytest.mark.slow
-def test_unfinished_runs_are_not_recorded(home, picture_folder, tmp_path):
-    from asymmlib.runs import find_run
-    main(["train", "--data", str(picture_folder), "--model", "asymmnet_small", "--name", "first", "--epochs", "1",
-          "--image-size", "32"])
-    run = find_run("first")
-    run.info.pop("result")
-    run.write()
-    with pytest.raises(ValueError, match="not finished: first"):
-        collect(["first"], tmp_path)
-    assert isinstance(read_results(tmp_path)["runs"], pd.DataFrame)
-
-
 def test_help_tells_the_true_defaults():
     """Where help says "(default 16)", 16 it is; None is left to the function that a command calls."""
     (commands,) = (action for action in make_parser(COMMANDS, "x", "y")._actions if action.choices)

@@ -251,7 +251,8 @@ def test_the_remedy_follows_the_cause(tmp_path):
     (b"run,epoch\n\xff\xfe,1\n", "damaged")])
 def test_a_recorded_table_that_is_damaged_is_told_with_its_path(tmp_path, content, reason):
     from asymmbook.evidence.results import read_results
-    (tmp_path / "curves.csv").write_bytes(content)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "curves.csv").write_bytes(content)
     with pytest.raises(ValueError, match=f"curves.csv is damaged or another table .*{reason}|curves.csv is {reason}"):
         read_results(tmp_path)
 
@@ -261,8 +262,8 @@ def test_a_recorded_table_that_is_damaged_is_told_with_its_path(tmp_path, conten
 def test_a_pipe_in_a_recorded_file_s_place_is_no_absent_file(tmp_path, name):
     from asymmbook.evidence.results import read_pictures, read_predictions, read_results
     assert all(table.empty for table in read_results(tmp_path).values()) and read_pictures(folder=tmp_path).empty
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    os.mkfifo(tmp_path / name)
+    (tmp_path / "archive" / name).parent.mkdir(parents=True)
+    os.mkfifo(tmp_path / "archive" / name)
     read = {"pictures.csv": lambda: read_pictures(folder=tmp_path),
             "predictions/r.npz": lambda: read_predictions("r", folder=tmp_path)}
     with pytest.raises(ValueError, match=f"{name} is a named pipe, not a file"):

@@ -250,7 +250,7 @@ if __name__ == "__main__":
     os.umask(0o022)
     load_paddle()
     for module in ("asymmlib.checkpoint", "asymmlib.complexity", "asymmlib.data.sources", "asymmlib.dataset",
-                   "asymmlib.models", "asymmbook.evidence.results"):
+                   "asymmlib.models", "asymmbook.evidence.records"):
         __import__(module)
     for codec in ("cp437", "gbk", "utf-8-sig"):  # nobody may not read root's Python, so all is loaded before
         codecs.lookup(codec)

@@ -13,6 +13,8 @@ import pandas as pd
 from outcomes import Ended
 from PIL import Image
 
+from asymmlib.data.sources import CALTECH16
+
 MEMBERS, PICTURES, EPOCHS, SIZE = 200, 60, 6, 96
 CLASSES = ("blue", "green", "red")
 
@@ -131,32 +133,42 @@ class Checkpointing(Work):
 
 class Recording(Work):
     def make(self):
-        for name in ("old", "new0", "new1"):
-            folder = self.root / "runs" / name
+        from asymmbook.evidence.records import record, trial_dir
+        classes = [f"{name}/{number:03}.jpg" for name in CALTECH16 for number in range(2)]
+        trial_dir(self.template).mkdir(parents=True)
+        folds = pd.DataFrame({"name": classes, "class": np.repeat(CALTECH16, 2), "repeat0": [0, 1] * len(CALTECH16)})
+        folds.to_csv(trial_dir(self.template) / "folds.csv", index=False)
+        for run in self.runs():
+            folder = self.root / "runs" / run.name
             folder.mkdir(parents=True)
-            recipe = {"name": "tiny", "data": "drawn", "seed": 0, "image_size": 32, "epochs": 40}
-            result = {"last_eval_top1": 0.5, "best_eval_top1": 0.5, "train_seconds": 1.0}
             about = dict.fromkeys(("python", "packages", "device", "cpu", "threads", "commit"), "x")
             (folder / "run.json").write_text(json.dumps({
-                "model": "asymmnet_small", "settings": {"width": 0.35}, "recipe": recipe, "classes": list("abcd"),
-                "result": result, "environment": about, "pictures": {"train": 8, "eval": 2}, "manifest_sha256": "0",
-                "accelerated": False}))
-            rows = pd.DataFrame({"epoch": range(1, 41), "eval_top1": 0.5, "images_per_s": 100.0})
+                "model": run.model, "settings": run.settings, "recipe": run.recipe.as_dict(), "classes": CALTECH16,
+                "result": {"last_eval_top1": 0.5, "best_eval_top1": 0.5, "train_seconds": 1.0}, "environment": about,
+                "pictures": {"train": 16}, "sessions": [], "manifest_sha256": "0", "accelerated": False}))
+            rows = pd.DataFrame({"epoch": range(1, 41), "eval_top1": 0.5, "images_per_s": 100.0, "seconds": 1.0})
             rows.to_csv(folder / "history.csv", index=False)
-        from asymmbook.evidence.results import collect
-        collect(["old"], self.template)
+            np.savez(folder / "predictions.npz", predicted=np.zeros(len(CALTECH16), np.uint8),
+                     confidence=np.full(len(CALTECH16), 0.5, np.float16))
+        record([self.runs()[0]], self.template)
+
+    def runs(self):
+        from asymmbook.evidence.trial import BASE, TrialRun
+        return [TrialRun("a", "asymmnet_small", {"width": 0.35}, BASE.replace(name=name, image_size=32, epochs=40),
+                         "caltech16", 0, 0) for name in ("old", "new0", "new1")]
 
     def do(self, report, number=None):
-        from asymmbook.evidence.results import collect
-        for name in ("new0", "new1") if number is None else (f"new{number}",):
-            collect([name], self.out)
+        from asymmbook.evidence.records import record
+        for run in self.runs()[1:] if number is None else [self.runs()[1 + number]]:
+            record([run], self.out)
             report()
 
     def visible(self):
-        from asymmbook.evidence.results import read_results
-        runs, curves = (read_results(self.out)[table] for table in ("runs", "curves"))
-        assert "old" in set(runs["run"]), "a row that was there is lost"
+        from asymmbook.evidence.records import answers, read_curves, read_runs
+        runs, curves = read_runs(self.out), read_curves(self.out)
+        assert "old" in set(runs["recipe"]), "a row that was there is lost"
         assert (curves["run"].value_counts()[runs["run"]] == 40).all(), "a recorded run without its curve"
+        assert len(answers(runs, self.out)) == len(CALTECH16) * len(runs), "a recorded run without its predictions"
         return sorted(runs["run"])
 
     def pieces(self):

@@ -23,7 +23,7 @@ if not PYTHON:
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPT = str(Path(PYTHON).parent / "asymmlib")
 # what a current folder may hold by chance; text that neither a table nor JSON nor a picture begins with
-DECOYS = ("book/results.md", "book/asymmbook/plan.py", "results/runs.csv", "data/sample/manifest.csv",
+DECOYS = ("book/results.md", "book/asymmbook/plan.py", "results/trial/runs.csv", "data/sample/manifest.csv",
           "runs/first/run.json", "runs/first/best.safetensors", "weights/asymmnet_small.json", "export/export.json")
 WATCH = """
 import os, sys

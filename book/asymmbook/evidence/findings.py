@@ -1,27 +1,22 @@
-"""What the recorded runs say: every table and every sentence about them, from `results/` alone.
+"""What the first comparison said: its tables and sentences, from `results/archive/` alone. `which` has the trial's.
 
 Nothing here trains or needs pictures. Functions take whatever subset of the plan is recorded; `folder` is another
-folder of results, for tests. Headline accuracies are those on the test split, by the epoch that the eval split chose.
-Notebook 05, `book/results.md` and the page on the article's flaws all read these tables.
+folder of results, for tests. Accuracies are those on the test split, by the epoch that the eval split chose.
 """
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from asymmbook.evidence.plan import PLAN
 from asymmbook.evidence.results import read_pictures, read_predictions, read_results
 from asymmbook.evidence.statistics import LEVEL, compare_many, spread, wilson
 
-__all__ = ["REFERENCE", "compared", "confusion", "duels", "flaw_sentences", "flaws", "guess_sentences", "hardest",
-           "kernel_sentences", "missing", "on_front", "optimism", "recorded", "recorded_curves", "recorded_rates",
-           "seed_curves", "verdicts"]
+__all__ = ["REFERENCE", "compared", "duels", "flaw_sentences", "flaws", "guess_sentences", "kernel_sentences",
+           "missing", "recorded", "verdicts"]
 
 REFERENCE = "AsymmNet-Large r = 1"  # the paper's network: everything else is compared with it
-RATED = "asymmnet_large"  # the network that the comparison has at several rates
 HEADLINE = "best_test_top1"
 # What each recipe of the group "flaws" does
 FLAWS = {"flawed": "as published, all flaws", "mended-schedule": "schedule mended",
@@ -66,22 +61,6 @@ def compared(folder: Path | None = None) -> pd.DataFrame:
     facts = table.groupby("name", sort=False)[["label", "params", "macs", "threads"]].first()
     low, high = wilson(measured[f"{HEADLINE}_mean"], len(read_pictures("test", folder)))
     return facts.join(measured).assign(low=low, high=high, train_ms=1000 / measured["images_per_s_mean"]).reset_index()
-
-
-def on_front(costs: ArrayLike, values: ArrayLike) -> np.ndarray:
-    """Bool `[N]`: no other entry is at least as good and at least as cheap, and better in one of the two (Pareto)."""
-    costs, values = np.asarray(costs, float), np.asarray(values, float)
-    return np.array([not (((costs <= cost) & (values >= value) & ((costs < cost) | (values > value))).any())
-                     for cost, value in zip(costs, values, strict=True)], bool)
-
-
-def seed_curves(column: str = "eval_top1", folder: Path | None = None) -> dict[str, pd.DataFrame]:
-    """{network: DataFrame with epoch, mean, low, high, seeds}: mean, least and largest over seeds, epoch by epoch."""
-    curves, bands = read_results(folder)["curves"], {}
-    for name, runs in recorded("compare", folder).groupby("name", sort=False):
-        by_epoch = curves[curves["run"].isin(runs["run"])].groupby("epoch")[column]
-        bands[name] = by_epoch.agg(mean="mean", low="min", high="max", seeds="size").reset_index()
-    return bands
 
 
 def duels(reference: str = REFERENCE, folder: Path | None = None) -> pd.DataFrame:
@@ -191,64 +170,3 @@ def flaw_sentences(folder: Path | None = None) -> list[str]:
 
 def _shown(sure):
     return f"{'A' if sure else 'No'} difference is shown on these pictures."
-
-
-def confusion(run: str, weights: str = "best", split: str = "test", folder: Path | None = None) -> np.ndarray:
-    """Counts `[C, C]` of a recorded run: rows are true classes, columns predicted ones."""
-    answers = read_predictions(run, weights, split, folder)
-    size = read_pictures(split, folder)["class"].nunique()
-    places = answers["label"].astype(int) * size + answers["predicted"]
-    return np.bincount(places, minlength=size**2).reshape(size, size)
-
-
-def hardest(folder: Path | None = None) -> pd.DataFrame:
-    """Test pictures by how many runs of the comparison get them wrong, most first: name, class, wrong, runs, seen_as.
-
-    `seen_as` is the most frequent wrong answer, and how often it is given.
-    """
-    pictures, runs = read_pictures("test", folder), recorded("compare", folder)["run"]
-    answers = np.array([read_predictions(run, folder=folder)["predicted"] for run in runs], dtype=int)
-    answers = answers.reshape(len(runs), len(pictures))
-    classes = np.array(list(dict.fromkeys(pictures["class"])))
-    rows = []
-    for place, (name, label) in enumerate(zip(pictures["name"], pictures["class"], strict=True)):
-        given = pd.Series(classes[answers[:, place]])
-        wrong = given[given != label].value_counts()
-        rows.append({"name": name, "class": label, "wrong": int(wrong.sum()), "runs": len(runs),
-                     "seen_as": f"{wrong.index[0]} ({wrong.iloc[0]})" if len(wrong) else ""})
-    table = pd.DataFrame(rows, columns=["name", "class", "wrong", "runs", "seen_as"])
-    return table.sort_values("wrong", ascending=False, kind="stable").reset_index(drop=True)
-
-
-def optimism(folder: Path | None = None) -> pd.DataFrame:
-    """How much the best epoch flatters: a row per run with its top-1 on eval (which chose) and on test, and points."""
-    runs = pd.concat([recorded(group, folder) for group in ("compare", "flaws")])
-    if runs.empty:
-        return pd.DataFrame(columns=["run", "best_eval_top1", HEADLINE, "points"])
-    points = 100 * (runs["best_eval_top1"] - runs[HEADLINE])
-    return runs[["run", "best_eval_top1", HEADLINE]].assign(points=points).reset_index(drop=True)
-
-
-def recorded_rates(rates: Sequence[int] = (0, 1, 2), folder: Path | None = None) -> pd.DataFrame:
-    """Recorded runs of AsymmNet-Large in the comparison at several rates: `recorded` with a column asymmrate.
-
-    Raises `ValueError` where they saw different pictures.
-    """
-    runs = recorded("compare", folder)
-    if runs.empty:
-        return pd.DataFrame({name: [] for name in ("run", "asymmrate", "seed", "last_eval_top1")})
-    chosen = runs[runs["model"] == RATED]
-    chosen = chosen.assign(asymmrate=[json.loads(text)["asymmrate"] for text in chosen["settings"]])
-    if chosen["manifest_sha256"].nunique() > 1:
-        raise ValueError("the recorded runs to compare saw different pictures; record them anew with one manifest: "
-                         + ", ".join(chosen["run"]))
-    return chosen[chosen["asymmrate"].isin(rates)]
-
-
-def recorded_curves(rates: Sequence[int] = (0, 1, 2), folder: Path | None = None) -> pd.DataFrame:
-    """The curves of `recorded_rates`, one row per run and epoch, with the columns asymmrate and seed."""
-    runs, curves = recorded_rates(rates, folder).set_index("run"), read_results(folder)["curves"]
-    if runs.empty:
-        return pd.DataFrame({name: [] for name in ("run", "asymmrate", "seed", "epoch", "eval_top1")})
-    curves = curves[curves["run"].isin(runs.index)]
-    return curves.assign(asymmrate=curves["run"].map(runs["asymmrate"]), seed=curves["run"].map(runs["seed"]))

@@ -27,7 +27,7 @@ from statsmodels.stats.multitest import multipletests
 from asymmbook.evidence.statistics import LEVEL
 
 __all__ = ["DRAWS", "Components", "Difference", "calibration_error", "compare_networks", "components",
-           "fit_temperature", "holm", "per_class_accuracy", "points", "power", "resolution", "sentence",
+           "fit_temperature", "holm", "missed", "per_class_accuracy", "points", "power", "resolution", "sentence",
            "standard_error"]
 
 DRAWS = 10_000
@@ -180,9 +180,13 @@ def sentence(names: Sequence[str], result: Difference, p: float, tests: int = 1,
         return f"{said}; so few runs decide nothing."
     if p < level:
         return f"{said}, corrected p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: a difference is shown."
-    error = (result.high - result.low) / (2 * norm.isf(LEVEL / 2))
     return (f"{said}, corrected p = {p:.2f}: no difference is shown; one of less than "
-            f"{100 * resolution(error, tests, level):.1f} points would be missed more than one time in five.")
+            f"{100 * missed(result, tests, level):.1f} points would be missed more than one time in five.")
+
+
+def missed(result: Difference, tests: int = 1, level: float = LEVEL) -> float:
+    """The true difference below which this comparison would miss one more than one time in five: its `resolution`."""
+    return resolution((result.high - result.low) / (2 * norm.isf(LEVEL / 2)), tests, level)
 
 
 def per_class_accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:

@@ -11,7 +11,7 @@ __all__ = ["FAIR", "FLAWED", "PLAN", "Planned"]
 
 
 class Planned(NamedTuple):
-    """One run of the plan; `name` is its folder below runs/ and its row in results/runs.csv."""
+    """One run of the plan; `name` is its folder below runs/ and its row in results/archive/runs.csv."""
 
     group: str
     model: str

@@ -1,26 +1,21 @@
 """The findings that stand on top of the book: a heading, a sentence with its interval, and the page that shows it.
 
-The fair trial answers where a family of its tests is complete; until then the first comparison does, whose networks
-were not treated alike, and the sentence says so. Nothing here needs pictures; `folder` is another folder of results.
+Each is answered by the trial, where a family of its tests is complete. Nothing here needs pictures; `folder` is another
+folder of results.
 """
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
-from asymmbook.evidence import findings, records
-from asymmbook.evidence.inference import Difference, compare_networks, points
+from asymmbook.evidence.inference import points
 from asymmbook.evidence.reference import PUBLISHED
-from asymmbook.evidence.results import read_predictions
 from asymmbook.evidence.statistics import LEVEL
-from asymmbook.evidence.trial import LIGHT, PAIR, plan
+from asymmbook.evidence.trial import PAIR
 from asymmbook.evidence.verdicts import CHANGES, LABELS, verdicts
 from asymmlib.complexity import count
 from asymmlib.network import AsymmNet
 
-__all__ = ["Finding", "accuracies", "first_difference", "group_a", "summary"]
+__all__ = ["Finding", "summary"]
 
-WITHOUT = "AsymmNet-Large r = 0"  # in the first comparison
 IMAGENET = (1, 3, 224, 224)  # what costs are published for
 
 
@@ -32,82 +27,25 @@ class Finding(NamedTuple):
     page: str
 
 
-def first_difference(second: str, first: str = findings.REFERENCE, folder: Path | None = None) -> Difference | None:
-    """Two networks of the first comparison after the last epoch, over pictures and seeds; None where one has no run."""
-    sides = [_answers(name, folder) for name in (first, second)]
-    if any(side.empty for side in sides):
-        return None
-    shared = set(sides[0]["run"]) & set(sides[1]["run"])
-    return compare_networks(*(side[side["run"].isin(shared)] for side in sides))
-
-
-def _answers(name, folder):
-    runs = findings.recorded("compare", folder)
-    frames = [read_predictions(row.run, "last", folder=folder).assign(run=row.seed)
-              for row in runs[runs["name"] == name].itertuples()] if len(runs) else []
-    empty = pd.DataFrame(columns=["picture", "run", "right"])
-    return pd.concat([frame.assign(picture=range(len(frame))) for frame in frames])[[*empty]] if frames else empty
-
-
-def accuracies(folder: Path | None = None) -> pd.DataFrame:
-    """A row a network for a figure: name, macs, top1 (share, last epoch), low and high (least and largest run), runs.
-
-    Of the trial at 64 px once all its light networks are done, otherwise of the first comparison.
-    """
-    mine, done, planned = group_a("64px", folder)
-    if done == planned:
-        mine = mine.assign(name=mine["network"].map(LABELS))
-    else:
-        mine = findings.recorded("compare", folder).assign(top1=lambda table: table["last_test_top1"])
-    by_name = mine.groupby("name", sort=False)
-    return by_name.agg(macs=("macs", "first"), top1=("top1", "mean"), low=("top1", "min"), high=("top1", "max"),
-                       runs=("top1", "size")).reset_index()
-
-
-def group_a(recipe: str, folder: Path | None = None) -> tuple[pd.DataFrame, int, int]:
-    """The trial's recorded runs of "which network?" by a recipe, and how many of the light networks' are done, planned.
-    """
-    runs, names = records.read_runs(folder), {run.name for run in plan(records.scores(folder)) if run.group == "a"
-                                              and run.recipe.name == recipe and run.network in LIGHT}
-    mine = runs[(runs["group"] == "a") & (runs["recipe"] == recipe)] if len(runs) else runs
-    return mine, len(set(mine["run"]) & names), len(names)
-
-
 def _answered(folder):
     """The trial's tests of "which network?" by the opponent; None while one has no answer."""
     table = verdicts("a, 64px", folder)
     return table.set_index("second") if len(table) and table["mean"].notna().all() else None
 
 
-def _better(answered, folder):
-    page = "trial.md"
-    if answered is not None:
-        row = answered.loc[LABELS[PAIR[1]]]
-        head = "Better than MobileNetV2" if row["p_holm"] < LEVEL and row["mean"] > 0 else "Much better? Not shown"
-        return Finding(head, "Treated alike, AsymmNet-Large against MobileNetV2: "
-                             f"{points(*row[['mean', 'low', 'high']])}.", page)
-    found, scores = first_difference(LABELS[PAIR[1]], folder=folder), records.scores(folder)
-    if found is None:
-        return None
-    runs = plan(scores)
-    done = sum(run.name in scores for run in runs)
-    return Finding("Much better? Not shown yet",
-                   f"AsymmNet-Large against MobileNetV2: {points(*found[:3])} in a first comparison that favoured it. "
-                   f"The fair trial has {done} of its {len(runs)} runs.", page)
+def _better(answered):
+    row = answered.loc[LABELS[PAIR[1]]]
+    head = "Better than MobileNetV2" if row["p_holm"] < LEVEL and row["mean"] > 0 else "Much better? Not shown"
+    return Finding(head, "Treated alike, AsymmNet-Large against MobileNetV2: "
+                         f"{points(*row[['mean', 'low', 'high']])}.", "results.md")
 
 
-def _asymmetry(answered, folder):
-    if answered is not None:
-        row = answered.loc[LABELS["asymmnet_large-r0"]]
-        found, shown, page = tuple(row[["mean", "low", "high"]]), row["p_holm"] < LEVEL, "trial.md"
-    else:
-        result = first_difference(WITHOUT, folder=folder)
-        if result is None:
-            return None
-        found, shown, page = result[:3], result.decidable and result.p < LEVEL, "results.md"
-    head = ("The asymmetry helps" if found[0] > 0 else "The asymmetry costs accuracy") if shown else \
-        "The asymmetry itself: no gain is shown"
-    return Finding(head, f"The same network with and without it: {points(*found)}.", page)
+def _asymmetry(answered):
+    row = answered.loc[LABELS["asymmnet_large-r0"]]
+    head = ("The asymmetry helps" if row["mean"] > 0 else "The asymmetry costs accuracy") \
+        if row["p_holm"] < LEVEL else "The asymmetry itself: no gain is shown"
+    return Finding(head, f"The same network with and without it: {points(*row[['mean', 'low', 'high']])}.",
+                   "results.md")
 
 
 def _flaws(folder):
@@ -136,7 +74,7 @@ def _same_network():
 
 
 def summary(folder: Path | None = None) -> list[Finding]:
-    """The findings, most asked first; those without any recorded run are left out."""
+    """The findings, most asked first; without all runs of "which network?" those about it are left out."""
     answered = _answered(folder)
-    found = (_better(answered, folder), _asymmetry(answered, folder), _flaws(folder), _same_network())
-    return [finding for finding in found if finding is not None]
+    found = () if answered is None else (_better(answered), _asymmetry(answered))
+    return [*found, _flaws(folder), _same_network()]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from asymmbook.evidence import records
 from asymmbook.evidence.folds import FOLDS, REPEATS
-from asymmbook.evidence.inference import compare_networks, holm, sentence
+from asymmbook.evidence.inference import compare_networks, holm, missed, sentence
 from asymmbook.evidence.transfer import TESTED
 from asymmbook.evidence.trial import ABLATIONS, HELP, LIGHT, MATCHED, MENDED, PAIR
 
@@ -115,7 +115,9 @@ def _answers(side, runs, folder):
 
 
 def verdicts(family: str, folder: Path | None = None) -> pd.DataFrame:
-    """A row a comparison of a family: first, second, mean, low, high, p, p_holm, runs, sentence.
+    """A row a comparison of a family: first, second, mean, low, high, p, p_holm, runs, sentence, missed.
+
+    missed is a share: a smaller true difference would be missed more than one time in five.
 
     Holm's correction counts every comparison of the family, made or not: one that is missing has p = 1.
     """
@@ -133,4 +135,5 @@ def verdicts(family: str, folder: Path | None = None) -> pd.DataFrame:
         f"{row.first} against {row.second}: not run, or not complete." for row in table.itertuples(index=False)]
     for field in ("mean", "low", "high", "runs"):
         table[field] = [getattr(result, field) if result is not None else None for result in table["result"]]
+    table["missed"] = [missed(result, len(pairs)) if result is not None else None for result in table["result"]]
     return table.drop(columns="result")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from asymmbook.evidence.findings import on_front
+from asymmbook.evidence.which import on_front
 from asymmbook.figures.plots import UNITS, require
 from asymmbook.figures.style import COLOURS, WIDTH, colour_of, thousands, use_style
 
@@ -110,14 +110,14 @@ def plot_fronts(frame: pd.DataFrame, costs: Sequence[str] = tuple(UNITS), y: str
     return figure
 
 
-def plot_bands(bands: Mapping[str, pd.DataFrame], title: str = "Top-1 on the eval split, by epoch") -> Figure:
-    """Mean curves with a band from the lowest to the highest seed: {name: DataFrame with epoch, mean, low, high}."""
+def plot_bands(bands: Mapping[str, pd.DataFrame], title: str = "Top-1 on the held-out fold, by epoch") -> Figure:
+    """Mean curves with a band from lowest to highest run: {name: DataFrame with epoch, mean, low, high, runs}."""
     require(bands)
     use_style()
     figure, axis = plt.subplots(figsize=(WIDTH, 3.8))
     for position, (name, band) in enumerate(bands.items()):
         colour = colour_of(name, position)
-        axis.plot(band["epoch"], band["mean"], color=colour, label=f"{name} ({band['seeds'].max()})", linewidth=1.4)
+        axis.plot(band["epoch"], band["mean"], color=colour, label=f"{name} ({band['runs'].max()})", linewidth=1.4)
         axis.fill_between(band["epoch"], band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
     axis.set(title=title, xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 1))
     axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
@@ -194,7 +194,7 @@ def plot_imagenet_log(log: pd.DataFrame, rates: Sequence[float], gpus: int) -> F
 
 
 def plot_rates(fresh: Mapping[int, pd.DataFrame], recorded: pd.DataFrame) -> Figure:
-    """Eval top-1 per epoch at several asymmetry rates: `fresh` dashed, `recorded` full, one thin line a seed.
+    """Held-out top-1 per epoch at several asymmetry rates: `fresh` dashed, `recorded` full, a thin line a run.
 
     fresh: {rate: history}. recorded: DataFrame with the columns asymmrate, seed, epoch and eval_top1; may be empty.
     """
@@ -211,8 +211,8 @@ def plot_rates(fresh: Mapping[int, pd.DataFrame], recorded: pd.DataFrame) -> Fig
         if len(runs):
             mean = runs.groupby("epoch")["eval_top1"].mean()
             axis.plot(mean.index, mean, color=colour_of(rate, position),
-                      label=f"r = {rate}, recorded, mean of seeds ({runs['seed'].nunique()})")
-    axis.set(title="Top-1 by asymmetry rate", xlabel="epoch", ylabel="top-1 on the eval split (%)", ylim=(0, 1))
+                      label=f"r = {rate}, recorded, mean of runs ({runs['seed'].nunique()})")
+    axis.set(title="Top-1 by asymmetry rate", xlabel="epoch", ylabel="top-1 on held-out pictures (%)", ylim=(0, 1))
     axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     axis.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside lower center", ncols=2)

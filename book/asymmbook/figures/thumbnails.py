@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from asymmbook.checkout import project_root, results_dir
-from asymmbook.evidence import findings
+from asymmbook.evidence import which
 from asymmbook.evidence.reference import read_table
 from asymmbook.evidence.speeds import of_processor, read_speeds, training
-from asymmbook.evidence.summary import accuracies
 from asymmbook.figures.style import COLOURS, colour_of, in_style
 from asymmlib.base.tables import read_table as read_csv
 from asymmlib.data.sample import CLASSES, draw
@@ -47,7 +46,7 @@ def _grid(axes, rows=2, columns=5, size=48):
 
 
 def _curves(axes):
-    for place, (name, band) in enumerate(findings.seed_curves().items()):
+    for place, (name, band) in enumerate(which.curve_bands().items()):
         axes.plot(band["epoch"], band["mean"], color=_seen(colour_of(name, place)), linewidth=1.2)
 
 
@@ -65,10 +64,10 @@ def _block(axes):
 
 
 def _intervals(axes):
-    for place, row in enumerate(findings.compared().head(-1).itertuples()):
+    for place, row in enumerate(which.accuracies().itertuples()):
         colour = _seen(colour_of(row.name, place))
         axes.plot([row.low, row.high], [-place] * 2, color=colour, linewidth=3)
-        axes.plot((row.low + row.high) / 2, -place, "o", color=colour)
+        axes.plot(row.top1, -place, "o", color=colour)
 
 
 def _log(axes):
@@ -114,7 +113,7 @@ def _swings(axes, per_epoch=45, period=100):
 
 
 def _points(axes):
-    table = accuracies()
+    table = which.accuracies()
     for place, row in enumerate(table.itertuples()):
         axes.errorbar(row.macs, row.top1, yerr=[[row.top1 - row.low], [row.high - row.top1]], fmt="o", capsize=2,
                       color=_seen(colour_of(row.name, place)))

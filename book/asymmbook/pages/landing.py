@@ -3,7 +3,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from asymmbook.evidence.summary import accuracies, summary
+from asymmbook.evidence.summary import summary
+from asymmbook.evidence.which import accuracies
 from asymmbook.figures.comparison import plot_accuracy
 
 __all__ = ["found", "front"]
@@ -16,4 +17,4 @@ def found(folder: Path | None = None) -> str:
 
 def front(folder: Path | None = None) -> Figure:
     """Accuracy against multiply-accumulate operations of the networks that were compared."""
-    return plot_accuracy(accuracies(folder))
+    return plot_accuracy(accuracies(folder=folder))

@@ -1,214 +1,128 @@
-"""What `book/results.md` shows: tables and sentences out of `results/`, as Markdown, one function a section.
+"""What `book/results.md` shows of the trial's first question, which network: Markdown, one function a section.
 
-Numbers and sentences come from `asymmbook.evidence.findings`; here they become Markdown. Every function takes a folder
-of results (None: the project's).
+Numbers come from `asymmbook.evidence.which` and `verdicts`; here they become tables and sentences. Every function
+takes a folder of results (None: the project's).
 """
 import json
 from pathlib import Path
 
 import pandas as pd
 
-from asymmbook.evidence import findings
-from asymmbook.evidence.plan import FAIR, FLAWED, PLAN
-from asymmbook.evidence.results import read_pictures, read_results
-from asymmbook.evidence.statistics import LEVEL, wilson
+from asymmbook.evidence import records, which
+from asymmbook.evidence.trial import BASE, PICTURES
+from asymmbook.evidence.verdicts import verdicts
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, markdown_table, percent
-from asymmlib.recipes import RECIPES
 
-__all__ = ["comparison", "duels", "everything", "flaw_table", "flaws", "hardest", "limits", "longer_runs", "origin",
-           "plan", "short"]
+__all__ = ["costs", "hardest", "heavy", "limits", "networks", "origin"]
 
-NONE = "None of these runs is recorded yet."
+HEADLINE = "64px"
 SHOWN = 12  # rows of the table of hard pictures
+ABOUT = ("a", "d", "tune", "time")  # the trial's groups that the page speaks of
 
-COMPARISON = """
-Top-1 in per cent. The epoch was chosen on the {evals} eval pictures; the accuracy is that on the {tests} test pictures,
-mean and standard deviation over seeds, beside the last epoch's. The interval is Wilson's {{cite}}`wilson1927` at
-{level:.0f} %, for one network with that accuracy. Cost is the time of training on one picture, on the machine named
-below while other work ran on it: good for telling one from ten, not for telling ten from eleven, and only between rows
-with the same number of threads.
-"""
-DUELS = """
-McNemar's exact test {{cite}}`mcnemar1947` looks only at pictures that one network gets right and the other wrong.
-Asking {tests} questions at once finds a difference by luck too easily, so the p-values are corrected for that
-{{cite}}`holm1979`. The text calls a difference shown only when every shared seed points the same way with a corrected p
-below {level:g}.
-"""
-FLAWS = """
-The article's own recipe at {size} pixels and {epochs} epochs, and the same with one flaw mended at a time. One seed
-each: compare a gain with how far seeds alone move a network (the ± above) before believing it. p is McNemar's against
-the recipe as published, corrected over this table.
-"""
-HARD = """
-The test pictures that most of the {runs} recorded runs of the comparison get wrong, by file name in Caltech-101. `seen
-as` is the most frequent wrong answer, and how often it is given.
-"""
 LIMITS = """
-- **May be concluded:** how these networks rank on these sixteen classes, at {size} × {size} pixels, after at most
-  {epochs} epochs from random weights by this one recipe, where a difference is called shown above.
-- **May not:** anything about ImageNet, larger pictures, longer training or another recipe. With {tests} test pictures
-  an accuracy near {share:.0%} has an interval of {width:.0f} points, so networks must differ by several points to be
-  told apart.
-- Nor does "no difference is shown" mean that there is none: it means that so few pictures cannot show it.
-- A few seeds say roughly how far chance in training moves a result, one seed says nothing about it. Recorded with one
-  seed: {single}, and every row about the flaws.
-- The learning rate was set once for all and tuned for none of the networks: another one may favour others.
-- The epoch that eval chose looks {flattery:.1f} points better on eval than on test, on average over {runs} runs
-  ({least:+.1f} to {most:+.1f}). The eval number is the one that the article reports.
+- **May be concluded:** how these networks rank on {pictures:,} pictures of sixteen classes, at {size} × {size} pixels,
+  after {epochs} epochs from random weights, each at the rate that one rule has chosen for it; and only where a
+  difference is called shown.
+- **May not:** anything about ImageNet, where the paper measured; about larger pictures or longer training; or about
+  networks that start from other weights ([transfer](transfer.md)).
+- "No difference is shown" does not mean that there is none. Of the {tests} comparisons at this size, the sharpest
+  would miss one of less than {sharpest:.1f} points more than one time in five, the bluntest one of less than
+  {bluntest:.1f}.
+- Runs of one network lie {nearest:.1f} to {farthest:.1f} points apart, from its least to its best: they start from
+  other numbers and are asked about other pictures. A single run decides nothing.
+- Each network is right on {trained:.0f} % or more in training, so none was stopped before it had learned what it was
+  shown.
+- Whoever reports the best epoch of each run, judged on the very pictures that are reported, as the article does, would
+  say {flattery:.1f} points more on average ({least:.1f} to {most:.1f}).
 """
 
 
-def _ranges(low, high):
-    return [f"{percent(start)}–{percent(end)}" for start, end in zip(low, high, strict=True)]
+def networks(folder: Path | None = None) -> str:
+    """The accuracies of the light networks at 64 and, when they are done, 128 pixels."""
+    parts = [_networks(recipe, folder) for recipe in (HEADLINE, "128px")]
+    return "\n\n".join(f"**At {size} pixels**\n\n{part}" for size, part in zip((64, 128), parts, strict=True))
 
 
-def _p(value):
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _networks(recipe, folder):
+    _, done, planned = which.group_a(recipe, folder)
+    if done < planned:
+        return f"Open: {done} of {planned} runs are recorded."
+    table = which.accuracies(recipe, folder)
+    shown = pd.DataFrame({
+        "network": table["name"], "runs": table["runs"],
+        "top-1": [f"{percent(mean)} ± {percent(sd)}" for mean, sd in zip(table["top1"], table["sd"], strict=True)],
+        "least to best": _ranges(table), "per class": table["per_class"].map(percent),
+        "calibration error": table["calibration"].map(percent), "in training": table["train_top1"].map(percent)})
+    return markdown_table(shown)
 
 
-def plan(folder: Path | None = None) -> str:
-    """What was run, and what not."""
-    missing = findings.missing(folder)
-    runs = read_results(folder)["runs"].set_index("run")
-    rows = []
-    for planned in PLAN:
-        done = planned.name not in missing
-        epochs = f"{runs['epochs_done'][planned.name]} of {planned.recipe.epochs}" if done else "0, not recorded"
-        rows.append({"run": f"`{planned.name}`", "state": "done" if done else "**not run**", "epochs": epochs})
-    stopping = [planned for planned in PLAN if planned.recipe.patience]
-    heavy = " and ".join(f"`{model}`" for model in dict.fromkeys(planned.model for planned in stopping))
-    return (f"{len(PLAN) - len(missing)} of {len(PLAN)} planned runs are recorded"
-            + ("; nothing below counts the rest.\n" if missing else ".\n")
-            + f"{heavy} may stop early by a rule of the plan: after {stopping[0].recipe.patience} epochs in a row "
-            "without a better eval top-1."
-            + (f"\n\n**Not run:** {', '.join(f'`{name}`' for name in missing)}." if missing else "")
-            + "\n\n" + folded("Every planned run", markdown_table(pd.DataFrame(rows))))
+def _ranges(table):
+    return [f"{percent(low)}–{percent(high)}" for low, high in zip(table["low"], table["high"], strict=True)]
 
 
-def short(folder: Path | None = None) -> str:
-    """The sentences that the recorded runs allow, as a list."""
-    sentences = [*findings.verdicts(folder=folder).values(), *findings.guess_sentences(folder),
-                 *findings.flaw_sentences(folder)]
-    return bullets(sentences) or NONE
-
-
-def everything(folder: Path | None = None) -> str:
-    """The sentences of `short`, folded."""
-    return folded("Every sentence", short(folder))
-
-
-def comparison(folder: Path | None = None) -> str:
-    """The table of the comparison, and the Pareto front."""
-    table = findings.compared(folder)
+def costs(folder: Path | None = None) -> str:
+    """MACs, parameters and time of training, and which networks nothing beats in both accuracy and MACs."""
+    table = which.accuracies(HEADLINE, folder)
     if table.empty:
-        return NONE
-    mean, deviation = table["best_test_top1_mean"], table["best_test_top1_sd"]
-    accuracies = pd.DataFrame({
-        "network": table["name"], "seeds": table["seeds"],
-        "test": [percent(middle) + (f" ± {percent(sd)}" if pd.notna(sd) else "")
-                 for middle, sd in zip(mean, deviation, strict=True)],
-        "interval": _ranges(table["low"], table["high"]),
-        "test, last epoch": table["last_test_top1_mean"].map(percent),
-        "eval": table["best_eval_top1_mean"].map(percent)})
-    costs = pd.DataFrame({
-        "network": table["name"], "MACs": table["macs"].map(thousands), "parameters": table["params"].map(thousands),
-        "ms a picture": table["train_ms"].map("{:.1f}".format),
-        "minutes a run": (table["train_seconds_mean"] / 60).map("{:.0f}".format), "threads": table["threads"],
-        "memory (MiB)": table["peak_memory_mb_mean"].map("{:.0f}".format)})
-    front = table["name"][findings.on_front(table["macs"], mean)]
-    text = COMPARISON.format(evals=len(read_pictures("eval", folder)), tests=len(read_pictures("test", folder)),
-                             level=100 * (1 - LEVEL))
-    tables = [folded("Accuracies", markdown_table(accuracies)), folded("Costs", markdown_table(costs))]
-    return ("\n\n".join([text, *tables]) + "\n\nOn the Pareto front of test accuracy against MACs, which means that no "
-            f"recorded network is both better and cheaper: {', '.join(front)}."
-            + _kernels(folder, "stock"))
+        return "Open: not all runs are recorded."
+    shown = pd.DataFrame({"network": table["name"], "MACs": table["macs"].map(thousands),
+                          "parameters": table["params"].map(thousands),
+                          "ms of training a picture": table["train_ms"].map("{:.2f}".format).replace("nan", "")})
+    front = table["name"][which.on_front(table["macs"], table["top1"])]
+    return (f"{markdown_table(shown)}\n\nOn the Pareto front of accuracy against MACs, where no network here is both "
+            f"better and cheaper: {', '.join(front)}.")
 
 
-def _kernels(folder, group):
-    return "".join(f"\n\n{sentence}" for sentence in findings.kernel_sentences(folder, [group]))
-
-
-def duels(folder: Path | None = None) -> str:
-    """McNemar's tests of the reference against the others."""
-    table = findings.duels(folder=folder)
-    if table.empty:
-        return NONE
-    shown = table[["second", "seed", "points", "only_first", "only_second", "p", "p_holm"]]
-    shown = shown.rename(columns={"second": f"{findings.REFERENCE} against", "only_first": "only it is right",
-                                  "only_second": "only the other", "p_holm": "p, corrected"})
-    formats = {"points": "{:+.1f}".format, "p": _p, "p, corrected": _p}
-    return f"{DUELS.format(tests=len(table), level=LEVEL)}\n{folded('Every test', markdown_table(shown, formats))}"
-
-
-def flaws(folder: Path | None = None) -> str:
-    """What mending each flaw is worth."""
-    text = FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs)
-    return NONE if findings.flaws(folder).empty else f"{text}\n{folded('Every change', flaw_table(folder))}"
-
-
-def flaw_table(folder: Path | None = None) -> str:
-    """The table of `flaws` alone."""
-    table = findings.flaws(folder).rename(columns={
-        "name": "network", "change": "recipe", "last_test_top1": "test, last epoch", "best_test_top1": "test",
-        "points": "gain in points", "p_holm": "p, corrected"})
-    formats = {"test": percent, "test, last epoch": percent, "gain in points": "{:+.1f}".format, "p": _p,
-               "p, corrected": _p}
-    return markdown_table(table, formats)
-
-
-def longer_runs(folder: Path | None = None) -> str:
-    """The runs at 128 pixels."""
-    table = findings.recorded(("laptop", "laptop-seeds"), folder).sort_values("name", kind="stable")
-    text = (f"The recipe `laptop`: {RECIPES['laptop'].image_size} pixels, without a test share, so these accuracies "
-            "are on the eval pictures, after the last epoch.\n\n")
-    if table.empty:
-        return text + NONE
-    low, high = wilson(table["last_eval_top1"], table["eval_pictures"])
-    shown = pd.DataFrame({"network": table["name"], "seed": table["seed"],
-                          "eval": table["last_eval_top1"].map(percent),
-                          "interval": _ranges(low, high), "train pictures": table["train_pictures"],
-                          "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
-    return text + folded("Every run", markdown_table(shown)) + _kernels(folder, "laptop-stock")
+def heavy(folder: Path | None = None) -> str:
+    """ResNet50 and VGG19, each run a line: so few runs decide nothing."""
+    rows = which.heavy(folder)
+    if rows.empty:
+        return "Open: no run of ResNet50 and VGG19 is recorded."
+    return bullets(f"{row.name}, fold {row.fold:.0f}: {percent(row.top1)} % on the held-out pictures, "
+                   f"{percent(row.train_top1)} % in training; so few runs decide nothing."
+                   for row in rows.itertuples(index=False))
 
 
 def hardest(folder: Path | None = None) -> str:
-    """Test pictures that most runs get wrong."""
-    table = findings.hardest(folder)
-    if not len(findings.recorded("compare", folder)):
-        return NONE
-    shown = table[table["wrong"] > 0].head(SHOWN).rename(columns={"name": "picture", "seen_as": "seen as"})
-    never = (table["wrong"] == table["runs"]).sum()
-    text = HARD.format(runs=table["runs"][0])
-    pictures = folded("The hardest", markdown_table(shown.drop(columns="class")))
-    return (f"{text}\n{pictures}\n\nAll runs are wrong on {never} of {len(table)} pictures, and "
-            f" all are right on {(table['wrong'] == 0).sum()}.")
+    """The pictures that most answers are wrong about."""
+    table = which.hardest(HEADLINE, folder)
+    if table.empty:
+        return "Open: not all runs are recorded."
+    answers = table["answers"].iloc[0]
+    shown = table[table["wrong"] == answers].head(SHOWN)
+    shown = shown.rename(columns={"name": "picture", "seen_as": "most often seen as"})
+    never, always = (table["wrong"] == answers).sum(), (table["wrong"] == 0).sum()
+    return (f"About each picture {answers // 2} networks were asked twice, never a run that had been trained on it. Of "
+            f"{len(table):,} pictures, {always:,} got {answers} right answers and {never:,} none.\n\n"
+            + folded("The hardest", markdown_table(shown[["picture", "most often seen as"]])))
 
 
 def limits(folder: Path | None = None) -> str:
     """What may be concluded, and what not."""
-    table, tests = findings.compared(folder), len(read_pictures("test", folder))
+    table, known = which.accuracies(HEADLINE, folder), verdicts(f"a, {HEADLINE}", folder)
     if table.empty:
-        return NONE
-    share = table["best_test_top1_mean"].mean()
-    low, high = wilson(share, tests)
-    flattery = findings.optimism(folder)["points"]
+        return "Open: not all runs are recorded."
+    apart, flattery = 100 * (table["high"] - table["low"]), which.optimism(HEADLINE, folder)["points"]
     return LIMITS.format(
-        size=FAIR.image_size, epochs=FAIR.epochs, tests=tests, share=share, width=100 * (high - low),
-        single=", ".join(table["name"][table["seeds"] == 1]) or "no network of the comparison", runs=len(flattery),
-        flattery=flattery.mean(), least=flattery.min(), most=flattery.max())
+        pictures=PICTURES["caltech16"], size=BASE.image_size, epochs=BASE.epochs, tests=len(known),
+        sharpest=100 * known["missed"].min(), bluntest=100 * known["missed"].max(), nearest=apart.min(),
+        farthest=apart.max(), trained=int(100 * table["train_top1"].min()), flattery=flattery.mean(),
+        least=flattery.min(), most=flattery.max())
 
 
 def origin(folder: Path | None = None) -> str:
-    """Machine, versions and commits of the recorded runs."""
-    runs = read_results(folder)["runs"]
+    """Machines, versions and commits of the runs that the page speaks of."""
+    runs = records.read_runs(folder)
+    runs = runs[runs["group"].isin(ABOUT)] if len(runs) else runs
     if runs.empty:
-        return NONE
+        return "Open: no run is recorded."
     facts = {"processor": runs["cpu"], "device": runs["device"], "threads": runs["threads"], "Python": runs["python"],
              "packages": runs["packages"].map(lambda text: ", ".join(f"{k} {v}" for k, v in json.loads(text).items())),
              "commit": runs["commit"].map("`{}`".format),
              "manifest": runs["manifest_sha256"].str[:16].map("`{}`".format)}
     rows = [{"": name, "value": "; ".join(map(str, dict.fromkeys(values)))} for name, values in facts.items()]
-    return (folded("Machines and versions", markdown_table(pd.DataFrame(rows)))
-            + "\n\nEach row of `results/runs.csv` has its own. `python -m asymmbook "
-            "experiments run` makes every one again, and `results/README.md` explains the columns.")
+    return (f"{len(runs)} runs, {runs['train_seconds'].sum() / 3600:.1f} hours of one thread.\n\n"
+            + folded("Machines and versions", markdown_table(pd.DataFrame(rows)))
+            + "\n\nEach row of `results/trial/runs.csv` has its own; `results/README.md` explains the columns. `python "
+              "-m asymmbook experiments run --again NAME` trains a run once more and says what is equal.")

@@ -10,7 +10,6 @@ import pandas as pd
 
 from asymmbook.evidence import records
 from asymmbook.evidence.statistics import LEVEL
-from asymmbook.evidence.summary import group_a
 from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, PAIR, plan
 from asymmbook.evidence.tuning import NETWORKS, Setting, grid_scores, tuning
 from asymmbook.evidence.verdicts import LABELS, families, verdicts
@@ -19,7 +18,7 @@ from asymmbook.pages.tables import bullets, folded, markdown_table, percent
 from asymmlib.models import create_model, describe_treatment, treat
 from asymmlib.recipes import RECIPES
 
-__all__ = ["answers", "differences", "gap", "networks", "rates", "scale_sentences", "settings", "state", "treatment"]
+__all__ = ["answers", "differences", "gap", "rates", "scale_sentences", "settings", "state", "treatment"]
 
 CLASSES = 16
 TREATED = [name for name in LIGHT if name not in ("asymmnet_large-r0", "asymmnet_large-r2")]  # built like r = 1
@@ -124,19 +123,6 @@ def gap(folder: Path | None = None) -> str:
             f"{spans.min():.1f} to {spans.max():.1f} points apart: small differences are to be measured by that.")
 
 
-def networks(recipe: str = "64px", folder: Path | None = None) -> str:
-    """Group a's accuracies, a row a network, once all light ones are done: means over runs, their least and largest."""
-    runs, done, planned = group_a(recipe, folder)
-    if done < planned:
-        return f"Open: {done} of {planned} runs are recorded."
-    rows = [{"network": LABELS[name], "runs": len(mine), "top-1": percent(mine["top1"].mean()),
-             "least to largest": f"{percent(mine['top1'].min())} to {percent(mine['top1'].max())}",
-             "mean over classes": percent(mine["per_class_top1"].mean()),
-             "calibration error": percent(mine["calibration_error"].mean()),
-             "in training": percent(mine["train_top1"].mean())} for name, mine in runs.groupby("network", sort=False)]
-    return markdown_table(pd.DataFrame(rows))
-
-
 def answers(folder: Path | None = None, group: str = "") -> str:
     """A question a paragraph: how many comparisons show a difference, every sentence folded; or that it is open.
 
@@ -149,13 +135,19 @@ def answers(folder: Path | None = None, group: str = "") -> str:
         lines = []
         if len(known):
             shown = known["p_holm"] < LEVEL
-            lines.append(f"{shown.sum()} of {len(known)} comparisons show a difference.")
+            lines.append(f"{shown.sum()} of {len(known)} comparisons show a difference. {_power(known)}")
             lines.append(folded("Every sentence", bullets(known["sentence"])))
         if len(known) < len(table) or table.empty:
             lines.append(f"Open: {len(table) - len(known)} of {len(table)} comparisons wait for their runs."
                          if len(table) else "Open: which change is tried is chosen by runs that are not complete.")
         parts.append("\n\n".join([f"**{QUESTIONS[family]}**", *lines]))
     return "\n\n".join(parts)
+
+
+def _power(known):
+    least, most = (f"{100 * bound:.1f}" for bound in (known["missed"].min(), known["missed"].max()))
+    size = f"{least} points" if least == most else f"{least} (the sharpest comparison) to {most} points"
+    return f"With a chance of four in five they show a true difference of {size}; smaller ones may be missed."
 
 
 def differences(group: str, folder: Path | None = None) -> dict[str, pd.DataFrame]:

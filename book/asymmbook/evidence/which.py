@@ -1,0 +1,123 @@
+"""Which network? What the trial's group a says beside its tests: accuracies, costs, curves, mistakes, out of its runs.
+
+The tests themselves are `verdicts`. Nothing here looks before all runs of the light networks at a picture size are
+done: until then every table is empty. `folder` is another folder of results, for tests.
+"""
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from asymmbook.evidence import records
+from asymmbook.evidence.trial import LIGHT, plan
+from asymmbook.evidence.verdicts import LABELS
+
+__all__ = ["REFERENCE", "accuracies", "curve_bands", "group_a", "hardest", "heavy", "on_front", "optimism",
+           "run_curves", "said_by"]
+
+REFERENCE = LABELS["asymmnet_large-r1"]  # the paper's network: everything else is compared with it
+COLUMNS = ["name", "macs", "params", "runs", "top1", "sd", "low", "high", "per_class", "calibration", "train_top1",
+           "train_ms"]
+
+
+def group_a(recipe: str = "64px", folder: Path | None = None) -> tuple[pd.DataFrame, int, int]:
+    """The light networks' recorded runs by a recipe, with `name`, and how many of them are done, planned."""
+    runs, names = records.read_runs(folder), {run.name for run in plan(records.scores(folder)) if run.group == "a"
+                                              and run.recipe.name == recipe and run.network in LIGHT}
+    mine = runs[runs["run"].isin(names)]
+    order = mine.get("network", mine["run"]).map({name: place for place, name in enumerate(LABELS)})
+    mine = mine.assign(name=mine["network"].map(LABELS)) if len(mine) else mine
+    return mine.loc[order.sort_values(kind="stable").index].reset_index(drop=True), len(mine), len(names)
+
+
+def _complete(recipe, folder):
+    mine, done, planned = group_a(recipe, folder)
+    return mine if done == planned else mine.iloc[:0]
+
+
+def accuracies(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+    """A row a light network, in the plan's order.
+
+    Columns: name, macs, params, runs; shares after the last epoch: top1 (mean over runs), sd, low and high (deviation,
+    least and largest run), per_class, calibration, train_top1; and train_ms, the milliseconds of training for one 64 px
+    picture on a quiet machine (NaN where that was not measured).
+    """
+    mine = _complete(recipe, folder)
+    if mine.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    table = mine.groupby("name", sort=False).agg(
+        macs=("macs", "first"), params=("params", "first"), runs=("top1", "size"), top1=("top1", "mean"),
+        sd=("top1", "std"), low=("top1", "min"), high=("top1", "max"), per_class=("per_class_top1", "mean"),
+        calibration=("calibration_error", "mean"), train_top1=("train_top1", "mean"))
+    timed = records.matching(records.read_runs(folder), {"group": "time"})
+    paces = timed.set_index(timed["network"].map(LABELS))["images_per_s"]
+    return table.assign(train_ms=1000 / paces.reindex(table.index)).reset_index()[COLUMNS]
+
+
+def heavy(folder: Path | None = None) -> pd.DataFrame:
+    """A row a recorded run of ResNet50 and VGG19 in group a, as `records.read_runs` has it, with `name`."""
+    runs = records.read_runs(folder)
+    mine = runs[(runs["group"] == "a") & ~runs["network"].isin(LIGHT)] if len(runs) else runs
+    return mine.assign(name=mine["network"].map(LABELS)) if len(mine) else mine
+
+
+def on_front(costs: ArrayLike, values: ArrayLike) -> np.ndarray:
+    """Bool `[N]`: no other entry is at least as good and at least as cheap, and better in one of the two (Pareto)."""
+    costs, values = np.asarray(costs, float), np.asarray(values, float)
+    return np.array([not (((costs <= cost) & (values >= value) & ((costs < cost) | (values > value))).any())
+                     for cost, value in zip(costs, values, strict=True)], bool)
+
+
+def run_curves(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+    """The curves of the light networks' runs, a row a run and epoch, with name and seed."""
+    mine, curves = _complete(recipe, folder), records.read_curves(folder)
+    if mine.empty:
+        return pd.DataFrame(columns=["run", "epoch", "eval_top1", "name", "seed"])
+    return curves.merge(mine[["run", "name", "seed"]], on="run")
+
+
+def curve_bands(recipe: str = "64px", column: str = "eval_top1", folder: Path | None = None) -> dict[str, pd.DataFrame]:
+    """{network: DataFrame with epoch, mean, low, high, runs}: mean, least and largest over runs, epoch by epoch."""
+    curves = run_curves(recipe, folder)
+    return {name: rows.groupby("epoch")[column].agg(mean="mean", low="min", high="max", runs="size").reset_index()
+            for name, rows in curves.groupby("name", sort=False)}
+
+
+def said_by(name: str, recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+    """What a light network's runs say, as `records.answers` has it. name: as in the tables here."""
+    mine = _complete(recipe, folder)
+    return records.answers(mine[mine["name"] == name], folder)
+
+
+def hardest(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+    """The pictures by how many of all answers about them are wrong, most first: name, class, wrong, answers, seen_as.
+
+    Every light network answers once a repeat, by the run that held the picture out. `seen_as` is the most frequent
+    wrong answer, and how often it is given.
+    """
+    mine = _complete(recipe, folder)
+    if mine.empty:
+        return pd.DataFrame(columns=["name", "class", "wrong", "answers", "seen_as"])
+    said = pd.concat([records.answers(rows, folder) for _, rows in mine.groupby("name", sort=False)])
+    classes = said["picture"].str.partition("/")[0]
+    names = said.assign(true=classes).drop_duplicates("label").set_index("label")["true"]
+    said = said.assign(true=classes, seen=said["predicted"].map(names))
+    table = said.groupby(["picture", "true"], sort=False).agg(wrong=("right", lambda right: (~right).sum()),
+                                                              answers=("right", "size")).reset_index()
+    wrong = said[~said["right"]].groupby("picture")["seen"].agg(lambda seen: seen.value_counts().head(1).to_dict())
+    texts = {picture: "".join(f"{name} ({count})" for name, count in most.items()) for picture, most in wrong.items()}
+    table = table.assign(seen_as=table["picture"].map(texts).fillna(""))
+    table = table.rename(columns={"picture": "name", "true": "class"})
+    return table.sort_values("wrong", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def optimism(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+    """How much choosing the epoch on the held-out pictures themselves would flatter, a row a run.
+
+    Columns: run, name, best_top1 (of its best epoch), last_top1 and points.
+    """
+    curves = run_curves(recipe, folder).sort_values("epoch")
+    by_run = curves.groupby(["run", "name"], sort=False)["eval_top1"]
+    table = by_run.agg(best_top1="max", last_top1="last").reset_index()
+    return table.assign(points=100 * (table["best_top1"] - table["last_top1"]))

@@ -74,7 +74,7 @@ def run_curves(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame
     mine, curves = _complete(recipe, folder), records.read_curves(folder)
     if mine.empty:
         return pd.DataFrame(columns=["run", "epoch", "eval_top1", "name", "seed"])
-    return curves.merge(mine[["run", "name", "seed"]], on="run")
+    return mine[["run", "name", "seed"]].merge(curves, on="run")
 
 
 def curve_bands(recipe: str = "64px", column: str = "eval_top1", folder: Path | None = None) -> dict[str, pd.DataFrame]:

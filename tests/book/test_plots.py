@@ -99,6 +99,20 @@ def test_bands_reach_from_run_to_run():
     assert figure.legends[0].get_texts()[0].get_text() == "a (3)"
 
 
+def test_points_of_nearly_equal_cost_stand_side_by_side():
+    places = comparison._side_by_side([2e7, 5e6, 2e7, 4e7])
+    apart = np.diff(np.log(np.sort(places)))
+    assert (apart > 0.99 * comparison.BESIDE * np.log(8)).all() and list(np.argsort(places)) == [1, 0, 2, 3]
+    assert np.allclose(comparison._side_by_side([1e6, 1e7, 1e8]), [1e6, 1e7, 1e8])  # far apart: where they are
+    assert list(comparison._side_by_side([3e6])) == pytest.approx([3e6])
+
+
+def test_axes_name_small_costs_as_they_are():
+    table = pd.DataFrame({"name": ["a", "b"], "train_ms": [0.7, 1.6], "top1": [0.5, 0.7], "sd": [0.1, 0.1]})
+    (axis,) = comparison.plot_fronts(table, costs=("train_ms",), error="sd").axes
+    assert axis.get_ylim()[0] < 0.4 and axis.xaxis.get_major_formatter()(0.8) == "0.8"
+
+
 def test_differences_are_points_on_their_intervals():
     table = pd.DataFrame({"label": ["x", "y"], "mean": [0.02, -0.01], "low": [0.01, -0.03], "high": [0.03, 0.02],
                           "shown": [True, False]})

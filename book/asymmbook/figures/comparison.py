@@ -21,6 +21,7 @@ __all__ = ["plot_accuracy", "plot_bands", "plot_differences", "plot_fronts", "pl
 FAR = 3  # times the middle half's spread below it: as statisticians mark what lies far out
 ROOF_COLOURS = ("vermilion", "blue", "green", "purple", "orange")
 EDGE = 0.008  # how far above the lower edge such a mark stands
+BESIDE = 0.03  # of the axis: the least distance of two points of nearly equal cost
 
 
 def _floor(values, lows=None):
@@ -33,9 +34,26 @@ def _set_axis(axis, cost, floor):
     """Top-1 in per cent from a floor up, against a cost of `UNITS` on a logarithmic axis."""
     axis.set(xscale="log", xlabel=f"{UNITS[cost]} (logarithmic)", ylabel="top-1 (%)")
     axis.set_ylim(floor, None)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value).replace(".0", "")))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1000
+                                                 else thousands(value).replace(".0", "")))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     axis.minorticks_off()
+
+
+def _ticks(costs):
+    """Where labels stand on a logarithmic axis: as many as there is room for."""
+    span = max(costs) / min(costs)
+    return LogLocator(subs=(1,) if span > 50 else (1, 3) if span > 10 else (1, 2, 5))
+
+
+def _side_by_side(costs):
+    """Costs in their order, moved apart as little as lets a reader see each point on a logarithmic axis."""
+    order, logs = np.argsort(costs, kind="stable"), np.log(np.sort(costs))
+    gap = BESIDE * (logs[-1] - logs[0])
+    places = gap * np.arange(len(logs)) + np.maximum.accumulate(logs - gap * np.arange(len(logs)))
+    moved = np.empty(len(logs))
+    moved[order] = np.exp(places - (places - logs).mean())
+    return moved
 
 
 def plot_speeds(table: pd.DataFrame, size: int) -> Figure:
@@ -87,7 +105,7 @@ def plot_fronts(frame: pd.DataFrame, costs: Sequence[str] = tuple(UNITS), y: str
     """
     require(frame)
     use_style()
-    floor = _floor(frame[y])
+    floor = _floor(frame[y], None if error is None else frame[y] - frame[error].fillna(0))
     figure, axes = plt.subplots(len(costs), 1, figsize=(WIDTH, 2.3 * len(costs) + 1.0), squeeze=False)
     for axis, cost in zip(axes.flat, costs, strict=True):
         best = frame[on_front(frame[cost], frame[y])].sort_values(cost)
@@ -101,8 +119,7 @@ def plot_fronts(frame: pd.DataFrame, costs: Sequence[str] = tuple(UNITS), y: str
                 axis.scatter(row[cost], floor + EDGE, s=40, color=colour, marker="v")
         axis.margins(x=0.15, y=0.1)
         _set_axis(axis, cost, floor)
-        wide = frame[cost].max() > 50 * frame[cost].min()  # then labels at every decade alone have room
-        axis.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 3)))
+        axis.xaxis.set_major_locator(_ticks(frame[cost]))
         axis.yaxis.set_major_locator(MultipleLocator(0.1))
     figure.suptitle("Accuracy against cost")
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -255,21 +272,23 @@ def plot_reach(matrices: Mapping[str, ArrayLike]) -> Figure:
 def plot_accuracy(table: pd.DataFrame) -> Figure:
     """Top-1 against MACs, a labelled point a network; whiskers reach from its least to its best run.
 
-    table: DataFrame with name, macs, top1, low, high (shares). A network far below all others sets no axis: a mark at
-    the lower edge says where it is.
+    table: DataFrame with name, macs, top1, low, high (shares). Points of nearly equal cost stand side by side. A
+    network far below all others sets no axis: a mark at the lower edge says where it is.
     """
     require(table)
     use_style()
     figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
     floor = _floor(table["top1"], table["low"])
+    table = table.assign(place=_side_by_side(table["macs"]))
     for position, row in enumerate(table.sort_values("top1", ascending=False).to_dict("records")):
         below = row["top1"] < floor
         height, colour = floor + EDGE if below else row["top1"], colour_of(row["name"], position)
         spread = None if below else [[height - row["low"]], [row["high"] - height]]
-        axis.errorbar(row["macs"], height, yerr=spread, fmt="v" if below else "o", ms=7, color=colour, capsize=3,
+        axis.errorbar(row["place"], height, yerr=spread, fmt="v" if below else "o", ms=7, color=colour, capsize=3,
                       label=f"{row['name']} ({100 * row['top1']:.0f} %)")
     axis.set_title("Accuracy against cost")
     axis.margins(x=0.12)
     _set_axis(axis, "macs", floor)
+    axis.xaxis.set_major_locator(_ticks(table["macs"]))
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -50,9 +50,11 @@ def _experiments(options):
 
 
 def _results(options):
-    """Print the sentences that the recorded runs allow, as the page of results shows them."""
-    from asymmbook.pages import results
-    print(results.short())
+    """Print the sentences of the trial's tests, question by question; a question that waits for runs is left out."""
+    from asymmbook.evidence.verdicts import answered, families
+    for family in families():
+        table = answered(family)
+        print(*([] if table is None else table["sentence"]), sep="\n")
 
 
 def _release_options(command):

@@ -33,7 +33,7 @@ def test_todays_findings_have_their_intervals_and_their_pages():
     (-0.05, 0.01, ["Much better? Not shown", "The asymmetry costs accuracy",
                    "The article's mistakes: no cost in accuracy is shown"])])
 def test_a_complete_trial_is_what_counts(monkeypatch, mean, p, heads):
-    monkeypatch.setattr(summary, "verdicts", lambda name, folder=None: family(mean, p))
+    monkeypatch.setattr(summary, "answered", lambda name, folder=None: family(mean, p))
     found = summary.summary()
     assert [finding.head for finding in found[:3]] == heads
     assert f"{100 * mean:+.1f} points" in found[0].text

@@ -80,7 +80,7 @@ NOT_RUN = {
         "needs Caltech-101; tests/deploy/test_quantise.py does it with other pictures",
     "python -m asymmbook font": "writes the checkout's font; tests/book/test_editions.py cuts one elsewhere",
     "python -m asymmbook experiments run": "trains for days",
-    "python -m asymmbook experiments collect": "writes the record; tests/book/test_experiments.py does it elsewhere",
+    "python -m asymmbook experiments collect": "writes the record; tests/book/test_trial.py does it elsewhere",
     "python -m asymmbook experiments near-copies": "needs all of Caltech-101 and writes results/near-copies.csv",
     "msgid ": "an entry of a catalogue, which no program runs",
     "pre-commit install": "changes what git does in this checkout",

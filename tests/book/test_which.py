@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from asymmbook.evidence import records, which
+from asymmbook.evidence.results import read_pictures
 from asymmbook.evidence.trial import BASE, LIGHT, plan
 from asymmbook.evidence.tuning import Setting
 from asymmbook.evidence.verdicts import LABELS
@@ -44,7 +45,8 @@ def small(tmp_path, monkeypatch):
         arrays |= {f"{run.name}/predicted": np.where(good, labels, 1 - labels).astype(np.uint8),
                    f"{run.name}/confidence": np.full(2, 0.5, np.float16)}
         rows.append({"run": run.name, "group": "a", "network": run.network, "recipe": "64px", "pictures": "caltech16",
-                     "repeat": 0, "fold": run.fold, "seed": run.fold, "top1": good.mean(), "per_class_top1": 0.5,
+                     "repeat": 0, "fold": run.fold, "seed": run.fold, "top1": good.mean(), "held_out_pictures": 2,
+                     "per_class_top1": 0.5,
                      "calibration_error": 0.1, "train_top1": 1.0, "macs": 10, "params": 20})
         curves += [{"run": run.name, "epoch": epoch, "eval_top1": top1 + 0.1 * run.fold}
                    for epoch, top1 in ((1, 0.5), (2, 0.8), (3, 0.6))]
@@ -70,6 +72,8 @@ def test_nothing_is_said_before_all_runs_are_done(small):
     for table in (which.accuracies, which.run_curves, which.hardest, which.optimism):
         assert table(folder=small).empty
     assert which.curve_bands(folder=small) == {}
+    with pytest.raises(ValueError, match="'AsymmNet-Large r = 1' has not all its runs of group a at 64px"):
+        which.said_by(which.REFERENCE, folder=small)
     assert results.costs(small) == results.hardest(small) == results.limits(small) == "Open: not all runs are recorded."
     assert "Open: 3 of 4 runs" in results.networks(small)
 
@@ -89,6 +93,15 @@ def test_the_hardest_pictures_are_counted_over_all_answers(small):
     said = which.said_by(LABELS["mobilenet_v2"], folder=small)
     assert said.groupby("picture")["right"].first().to_dict() == {"ant/0": True, "bee/2": True, "ant/1": False,
                                                                   "bee/3": False}
+
+
+def test_ties_are_all_named_in_order():
+    assert which._most(pd.Series(["b", "a", "c", "b", "a"])) == {"a": 2, "b": 2}
+
+
+def test_the_hardest_of_which_no_released_network_was_trained():
+    unseen = which.hardest().merge(read_pictures("test"))
+    assert len(unseen) == len(read_pictures("test")) > 4 and (unseen["wrong"][:4] == unseen["answers"][0]).all()
 
 
 def test_each_recorded_run_trained_by_its_network_s_own_setting():

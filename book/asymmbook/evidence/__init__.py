@@ -1,1 +1,1 @@
-"""The recorded comparison: the plan, its runs, their tables and what they say."""
+"""What is recorded: the trial and the first comparison, measurements, their tables and what they say."""

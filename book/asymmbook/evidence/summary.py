@@ -10,7 +10,7 @@ from asymmbook.evidence.inference import points
 from asymmbook.evidence.reference import PUBLISHED
 from asymmbook.evidence.statistics import LEVEL
 from asymmbook.evidence.trial import PAIR
-from asymmbook.evidence.verdicts import CHANGES, LABELS, verdicts
+from asymmbook.evidence.verdicts import CHANGES, LABELS, answered
 from asymmlib.complexity import count
 from asymmlib.network import AsymmNet
 
@@ -27,21 +27,15 @@ class Finding(NamedTuple):
     page: str
 
 
-def _answered(folder):
-    """The trial's tests of "which network?" by the opponent; None while one has no answer."""
-    table = verdicts("a, 64px", folder)
-    return table.set_index("second") if len(table) and table["mean"].notna().all() else None
-
-
-def _better(answered):
-    row = answered.loc[LABELS[PAIR[1]]]
+def _better(tests):
+    row = tests.set_index("second").loc[LABELS[PAIR[1]]]
     head = "Better than MobileNetV2" if row["p_holm"] < LEVEL and row["mean"] > 0 else "Much better? Not shown"
     return Finding(head, "Treated alike, AsymmNet-Large against MobileNetV2: "
                          f"{points(*row[['mean', 'low', 'high']])}.", "results.md")
 
 
-def _asymmetry(answered):
-    row = answered.loc[LABELS["asymmnet_large-r0"]]
+def _asymmetry(tests):
+    row = tests.set_index("second").loc[LABELS["asymmnet_large-r0"]]
     head = ("The asymmetry helps" if row["mean"] > 0 else "The asymmetry costs accuracy") \
         if row["p_holm"] < LEVEL else "The asymmetry itself: no gain is shown"
     return Finding(head, f"The same network with and without it: {points(*row[['mean', 'low', 'high']])}.",
@@ -49,10 +43,10 @@ def _asymmetry(answered):
 
 
 def _flaws(folder):
-    families = {LABELS[network]: verdicts(f"d, {network}", folder) for network in PAIR}
+    families = {LABELS[network]: answered(f"d, {network}", folder) for network in PAIR}
     mended = {name: table[table["first"].str.endswith(CHANGES["mended-all"])].iloc[0]
-              for name, table in families.items()}
-    if any(row.isna()["mean"] for row in mended.values()):
+              for name, table in families.items() if table is not None}
+    if len(mended) < len(families):
         return Finding("The article makes twelve mistakes", "Each is named, shown by a measurement, and mended.",
                        "critical-reading.md")
     shown = [name for name, row in mended.items() if row["p_holm"] < LEVEL and row["mean"] > 0]
@@ -75,6 +69,6 @@ def _same_network():
 
 def summary(folder: Path | None = None) -> list[Finding]:
     """The findings, most asked first; without all runs of "which network?" those about it are left out."""
-    answered = _answered(folder)
-    found = () if answered is None else (_better(answered), _asymmetry(answered))
+    tests = answered("a, 64px", folder)
+    found = () if tests is None else (_better(tests), _asymmetry(tests))
     return [*found, _flaws(folder), _same_network()]

@@ -14,7 +14,7 @@ from asymmbook.evidence.inference import compare_networks, holm, missed, sentenc
 from asymmbook.evidence.transfer import TESTED
 from asymmbook.evidence.trial import ABLATIONS, HELP, LIGHT, MATCHED, MENDED, PAIR
 
-__all__ = ["LABELS", "Side", "families", "recommended", "verdicts"]
+__all__ = ["LABELS", "Side", "answered", "families", "recommended", "verdicts"]
 
 # What sentences and tables call networks and changes of a recipe
 LABELS = {"asymmnet_large-r1": "AsymmNet-Large r = 1", "asymmnet_large-r0": "AsymmNet-Large r = 0",
@@ -137,3 +137,9 @@ def verdicts(family: str, folder: Path | None = None) -> pd.DataFrame:
         table[field] = [getattr(result, field) if result is not None else None for result in table["result"]]
     table["missed"] = [missed(result, len(pairs)) if result is not None else None for result in table["result"]]
     return table.drop(columns="result")
+
+
+def answered(family: str, folder: Path | None = None) -> pd.DataFrame | None:
+    """`verdicts` of a family all of whose comparisons are made; None before: the protocol looks once."""
+    table = verdicts(family, folder)
+    return table if len(table) and table["mean"].notna().all() else None

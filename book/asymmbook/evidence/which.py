@@ -39,20 +39,23 @@ def _complete(recipe, folder):
 def accuracies(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
     """A row a light network, in the plan's order.
 
-    Columns: name, macs, params, runs; shares after the last epoch: top1 (mean over runs), sd, low and high (deviation,
-    least and largest run), per_class, calibration, train_top1; and train_ms, the milliseconds of training for one 64 px
-    picture on a quiet machine (NaN where that was not measured).
+    Columns: name, macs, params, runs; shares after the last epoch: top1 (over all pictures), sd, low and high (runs'
+    deviation, least and largest), means over runs of per_class, calibration, train_top1; and train_ms, milliseconds of
+    training for one 64 px picture on a quiet machine (NaN where that was not measured).
     """
     mine = _complete(recipe, folder)
     if mine.empty:
         return pd.DataFrame(columns=COLUMNS)
-    table = mine.groupby("name", sort=False).agg(
-        macs=("macs", "first"), params=("params", "first"), runs=("top1", "size"), top1=("top1", "mean"),
-        sd=("top1", "std"), low=("top1", "min"), high=("top1", "max"), per_class=("per_class_top1", "mean"),
-        calibration=("calibration_error", "mean"), train_top1=("train_top1", "mean"))
+    groups = mine.assign(right=mine["top1"] * mine["held_out_pictures"]).groupby("name", sort=False)
+    table = groups.agg(
+        macs=("macs", "first"), params=("params", "first"), runs=("top1", "size"), right=("right", "sum"),
+        asked=("held_out_pictures", "sum"), sd=("top1", "std"), low=("top1", "min"), high=("top1", "max"),
+        per_class=("per_class_top1", "mean"), calibration=("calibration_error", "mean"),
+        train_top1=("train_top1", "mean"))
     timed = records.matching(records.read_runs(folder), {"group": "time"})
     paces = timed.set_index(timed["network"].map(LABELS))["images_per_s"]
-    return table.assign(train_ms=1000 / paces.reindex(table.index)).reset_index()[COLUMNS]
+    table = table.assign(top1=table["right"] / table["asked"], train_ms=1000 / paces.reindex(table.index))
+    return table.reset_index()[COLUMNS]
 
 
 def heavy(folder: Path | None = None) -> pd.DataFrame:
@@ -85,8 +88,13 @@ def curve_bands(recipe: str = "64px", column: str = "eval_top1", folder: Path | 
 
 
 def said_by(name: str, recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
-    """What a light network's runs say, as `records.answers` has it. name: as in the tables here."""
+    """What a light network's runs say, as `records.answers` has it. name: as in the tables here.
+
+    Raises `ValueError` for a network without all its runs.
+    """
     mine = _complete(recipe, folder)
+    if mine.empty or name not in set(mine["name"]):
+        raise ValueError(f"{name!r} has not all its runs of group a at {recipe}; `experiments status` says how many")
     return records.answers(mine[mine["name"] == name], folder)
 
 
@@ -94,7 +102,7 @@ def hardest(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
     """The pictures by how many of all answers about them are wrong, most first: name, class, wrong, answers, seen_as.
 
     Every light network answers once a repeat, by the run that held the picture out. `seen_as` is the most frequent
-    wrong answer, and how often it is given.
+    wrong answer (several where they tie), and how often it is given. Ties are in the order of names.
     """
     mine = _complete(recipe, folder)
     if mine.empty:
@@ -105,11 +113,17 @@ def hardest(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
     said = said.assign(true=classes, seen=said["predicted"].map(names))
     table = said.groupby(["picture", "true"], sort=False).agg(wrong=("right", lambda right: (~right).sum()),
                                                               answers=("right", "size")).reset_index()
-    wrong = said[~said["right"]].groupby("picture")["seen"].agg(lambda seen: seen.value_counts().head(1).to_dict())
-    texts = {picture: "".join(f"{name} ({count})" for name, count in most.items()) for picture, most in wrong.items()}
+    wrong = said[~said["right"]].groupby("picture")["seen"].agg(_most)
+    texts = {picture: ", ".join(f"{name} ({count})" for name, count in most.items()) for picture, most in wrong.items()}
     table = table.assign(seen_as=table["picture"].map(texts).fillna(""))
     table = table.rename(columns={"picture": "name", "true": "class"})
-    return table.sort_values("wrong", ascending=False, kind="stable").reset_index(drop=True)
+    return table.sort_values(["wrong", "name"], ascending=[False, True]).reset_index(drop=True)
+
+
+def _most(seen):
+    """{answer: times} of the most frequent ones."""
+    counts = seen.value_counts()
+    return counts[counts == counts.iloc[0]].sort_index().to_dict()
 
 
 def optimism(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from asymmbook.evidence.which import on_front
 from asymmbook.figures.plots import UNITS, require
 from asymmbook.figures.style import COLOURS, WIDTH, colour_of, thousands, use_style
 
-__all__ = ["plot_accuracy", "plot_bands", "plot_differences", "plot_fronts", "plot_gains", "plot_imagenet_log",
-           "plot_rates", "plot_reach", "plot_roofline", "plot_sizes", "plot_speeds"]
+__all__ = ["plot_accuracy", "plot_bands", "plot_differences", "plot_fronts", "plot_imagenet_log", "plot_rates",
+           "plot_reach", "plot_roofline", "plot_sizes", "plot_speeds"]
 
 FAR = 3  # times the middle half's spread below it: as statisticians mark what lies far out
 ROOF_COLOURS = ("vermilion", "blue", "green", "purple", "orange")
@@ -139,28 +139,6 @@ def plot_bands(bands: Mapping[str, pd.DataFrame], title: str = "Top-1 on the hel
     axis.set(title=title, xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 1))
     axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     figure.legend(loc="outside lower center", ncols=min(2, len(bands)))
-    return figure
-
-
-def plot_gains(frame: pd.DataFrame, noise: float | None = None,
-               title: str = "What each mended flaw is worth") -> Figure:
-    """Bars of `points` gained, by `change` and in a colour for each `name`; `noise` is a half-width shaded around 0."""
-    require(frame)
-    use_style()
-    changes, names = list(dict.fromkeys(frame["change"])), list(dict.fromkeys(frame["name"]))
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.55 * len(changes) + 1.7))
-    if noise:
-        axis.axvspan(-noise, noise, color="#EEEEEE", zorder=0, label="seeds alone (± 2 standard deviations)")
-    for position, name in enumerate(names):
-        rows = frame[frame["name"] == name]
-        places = [-changes.index(change) - 0.36 * (position - (len(names) - 1) / 2) for change in rows["change"]]
-        bars = axis.barh(places, rows["points"].astype(float), height=0.34, color=colour_of(name, position), label=name)
-        axis.bar_label(bars, fmt="%+.1f", padding=3, size=9)
-    axis.axvline(0, color="#444444", linewidth=0.8)
-    axis.set(title=title, xlabel="gain in test top-1 (points)", yticks=-np.arange(len(changes)), yticklabels=changes)
-    axis.margins(x=0.2)
-    axis.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=1 if noise else 2)
     return figure
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from asymmbook.evidence import records, which
+from asymmbook.evidence.inference import compare_networks, points
 from asymmbook.evidence.trial import BASE, PICTURES
-from asymmbook.evidence.verdicts import verdicts
+from asymmbook.evidence.verdicts import LABELS, answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, markdown_table, percent
 
-__all__ = ["costs", "hardest", "heavy", "limits", "networks", "origin"]
+__all__ = ["costs", "hardest", "heavy", "limits", "networks", "origin", "twins"]
 
 HEADLINE = "64px"
+TWINS = "asymmnet_large-r0", "mobilenet_v3_large"
 SHOWN = 12  # rows of the table of hard pictures
 ABOUT = ("a", "d", "tune", "time")  # the trial's groups that the page speaks of
 
@@ -24,15 +26,15 @@ LIMITS = """
 - **May be concluded:** how these networks rank on {pictures:,} pictures of sixteen classes, at {size} × {size} pixels,
   after {epochs} epochs from random weights, each at the rate that one rule has chosen for it; and only where a
   difference is called shown.
-- **May not:** anything about ImageNet, where the paper measured; about larger pictures or longer training; or about
-  networks that start from other weights ([transfer](transfer.md)).
+- **May not:** anything about ImageNet, where the paper measured; about other sizes than those of the tables, or longer
+  training; or about networks that start from other weights ([transfer](transfer.md)).
 - "No difference is shown" does not mean that there is none. Of the {tests} comparisons at this size, the sharpest
   would miss one of less than {sharpest:.1f} points more than one time in five, the bluntest one of less than
   {bluntest:.1f}.
 - Runs of one network lie {nearest:.1f} to {farthest:.1f} points apart, from its least to its best: they start from
   other numbers and are asked about other pictures. A single run decides nothing.
-- Each network is right on {trained:.0f} % or more in training, so none was stopped before it had learned what it was
-  shown.
+- Each network is on average right on {trained:.0f} % or more in training, so none was stopped long before it had
+  learned what it was shown.
 - Whoever reports the best epoch of each run, judged on the very pictures that are reported, as the article does, would
   say {flattery:.1f} points more on average ({least:.1f} to {most:.1f}).
 """
@@ -74,14 +76,27 @@ def costs(folder: Path | None = None) -> str:
             f"better and cheaper: {', '.join(front)}.")
 
 
+def twins(folder: Path | None = None) -> str:
+    """How near AsymmNet-Large with r = 0 and MobileNetV3-Large are, two rows of the table that ask nearly the same."""
+    table, names = which.accuracies(HEADLINE, folder).set_index("name"), [LABELS[name] for name in TWINS]
+    if table.empty:
+        return "Open: not all runs are recorded."
+    found = compare_networks(*(which.said_by(name, HEADLINE, folder) for name in names))
+    params = table["params"].loc[names].tolist()
+    return (f"{names[1]} has the same blocks as {names[0]}: {abs(params[0] - params[1]):,} of {params[0]:,} parameters "
+            f"make the difference. The two, which no test compares, lie {points(*found[:3])} apart. So where "
+            "one of their rows shows a difference and the other does not, both have answered nearly the same question.")
+
+
 def heavy(folder: Path | None = None) -> str:
-    """ResNet50 and VGG19, each run a line: so few runs decide nothing."""
+    """ResNet50 and VGG19, a line a run, which decides nothing."""
     rows = which.heavy(folder)
     if rows.empty:
         return "Open: no run of ResNet50 and VGG19 is recorded."
-    return bullets(f"{row.name}, fold {row.fold:.0f}: {percent(row.top1)} % on the held-out pictures, "
-                   f"{percent(row.train_top1)} % in training; so few runs decide nothing."
-                   for row in rows.itertuples(index=False))
+    return bullets(f"{row.name}, fold {row.fold:.0f}: " + (
+        "the run diverged." if row.diverged else f"{percent(row.top1)} % on the held-out pictures, "
+        f"{percent(row.train_top1)} % in training; so few runs decide nothing.")
+        for row in rows.itertuples(index=False))
 
 
 def hardest(folder: Path | None = None) -> str:
@@ -93,15 +108,16 @@ def hardest(folder: Path | None = None) -> str:
     shown = table[table["wrong"] == answers].head(SHOWN)
     shown = shown.rename(columns={"name": "picture", "seen_as": "most often seen as"})
     never, always = (table["wrong"] == answers).sum(), (table["wrong"] == 0).sum()
-    return (f"About each picture {answers // 2} networks were asked twice, never a run that had been trained on it. Of "
-            f"{len(table):,} pictures, {always:,} got {answers} right answers and {never:,} none.\n\n"
-            + folded("The hardest", markdown_table(shown[["picture", "most often seen as"]])))
+    text = (f"About each picture {answers // 2} networks were asked twice, never a run that had been trained on it. Of "
+            f"{len(table):,} pictures, {always:,} got {answers} right answers and {never:,} none.\n\n")
+    shown = markdown_table(shown[["picture", "most often seen as"]])
+    return text + folded(f"The first {SHOWN} that nobody got right, by name", shown)
 
 
 def limits(folder: Path | None = None) -> str:
     """What may be concluded, and what not."""
-    table, known = which.accuracies(HEADLINE, folder), verdicts(f"a, {HEADLINE}", folder)
-    if table.empty:
+    table, known = which.accuracies(HEADLINE, folder), answered(f"a, {HEADLINE}", folder)
+    if table.empty or known is None:
         return "Open: not all runs are recorded."
     apart, flattery = 100 * (table["high"] - table["low"]), which.optimism(HEADLINE, folder)["points"]
     return LIMITS.format(

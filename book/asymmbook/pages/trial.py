@@ -4,6 +4,7 @@ Numbers and sentences come from `asymmbook.evidence`; a question without all its
 that reads records takes a folder of results (None: the project's).
 """
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -12,15 +13,17 @@ from asymmbook.evidence import records
 from asymmbook.evidence.statistics import LEVEL
 from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, PAIR, plan
 from asymmbook.evidence.tuning import NETWORKS, Setting, grid_scores, tuning
-from asymmbook.evidence.verdicts import LABELS, families, verdicts
+from asymmbook.evidence.verdicts import LABELS, answered, families
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, markdown_table, percent
 from asymmlib.models import create_model, describe_treatment, treat
 from asymmlib.recipes import RECIPES
 
-__all__ = ["answers", "differences", "gap", "rates", "scale_sentences", "settings", "state", "treatment"]
+__all__ = ["answers", "differences", "gap", "made_again", "rates", "scale_sentences",
+           "settings", "state", "treatment"]
 
 CLASSES = 16
+BASE_OF_A = "64px"  # the recipe of group a that the repeats are of
 TREATED = [name for name in LIGHT if name not in ("asymmnet_large-r0", "asymmnet_large-r2")]  # built like r = 1
 QUESTIONS = {"a, 64px": "Which network? 64 pixels", "a, 128px": "Which network? 128 pixels",
              "d, asymmnet_large-r1": "What is each flaw worth to AsymmNet-Large?",
@@ -126,20 +129,17 @@ def gap(folder: Path | None = None) -> str:
 def answers(folder: Path | None = None, group: str = "") -> str:
     """A question a paragraph: how many comparisons show a difference, every sentence folded; or that it is open.
 
-    group: only the questions of this group of the plan.
+    group: only the questions of this group of the plan. A question is open until all its comparisons are made.
     """
     parts = []
     for family in _of_group(group, folder):
-        table = verdicts(family, folder)
-        known = table.dropna(subset="mean")
-        lines = []
-        if len(known):
+        known = answered(family, folder)
+        if known is None:
+            lines = ["Open: not all its runs are recorded."]
+        else:
             shown = known["p_holm"] < LEVEL
-            lines.append(f"{shown.sum()} of {len(known)} comparisons show a difference. {_power(known)}")
-            lines.append(folded("Every sentence", bullets(known["sentence"])))
-        if len(known) < len(table) or table.empty:
-            lines.append(f"Open: {len(table) - len(known)} of {len(table)} comparisons wait for their runs."
-                         if len(table) else "Open: which change is tried is chosen by runs that are not complete.")
+            lines = [f"{shown.sum()} of {len(known)} comparisons show a difference. {_power(known)}",
+                     folded("Every sentence", bullets(known["sentence"]))]
         parts.append("\n\n".join([f"**{QUESTIONS[family]}**", *lines]))
     return "\n\n".join(parts)
 
@@ -150,16 +150,37 @@ def _power(known):
     return f"With a chance of four in five they show a true difference of {size}; smaller ones may be missed."
 
 
+def made_again(folder: Path | None = None) -> str:
+    """How far seeds alone move a run: group spread and group a's run of the same fold, a list item a network."""
+    scores, items = records.scores(folder), []
+    planned = [run for run in plan(scores) if run.group == "spread"]
+    done = sum(run.name in scores for run in planned)
+    if done < len(planned):
+        return f"Open: {done} of {len(planned)} runs are recorded."
+    runs = records.read_runs(folder)
+    where = {"pictures": "caltech16", "repeat": 0, "fold": 0}
+    for network in PAIR:
+        mine = records.matching(runs, {"network": network, **where})
+        mine = mine[(mine["group"] == "spread") | ((mine["group"] == "a") & (mine["recipe"] == BASE_OF_A))]
+        said = [records.answers(mine[mine["run"] == run], folder)["predicted"].to_numpy() for run in mine["run"]]
+        apart = [(first != second).sum() for first, second in combinations(said, 2)]
+        least, most = (percent(bound) for bound in (mine["top1"].min(), mine["top1"].max()))
+        items.append(f"{LABELS[network]}: with {len(said)} seeds {least} to {most} % of the same pictures are right, "
+                     f"and two seeds see {min(apart)} to {max(apart)} of {len(said[0])} as different classes.")
+    return bullets(items)
+
+
 def differences(group: str, folder: Path | None = None) -> dict[str, pd.DataFrame]:
-    """{question: label, mean, low, high, shown} of a group's answered comparisons, for `plot_differences`."""
+    """{question: label, mean, low, high, shown} of a group's answered questions, for `plot_differences`."""
     tables = {}
     for family in _of_group(group, folder):
-        known = verdicts(family, folder).dropna(subset="mean")
+        known = answered(family, folder)
+        if known is None:
+            continue
         network = LABELS.get(family.partition(", ")[2], "")
         labels = [name.removeprefix(network).strip() for name in known["first" if network else "second"]]
-        if len(known):
-            tables[network or QUESTIONS[family]] = known[["mean", "low", "high"]].astype(float).assign(
-                label=labels, shown=known["p_holm"] < LEVEL)
+        tables[network or QUESTIONS[family]] = known[["mean", "low", "high"]].astype(float).assign(
+            label=labels, shown=known["p_holm"] < LEVEL)
     return tables
 
 

@@ -54,7 +54,7 @@ def _results(options):
     from asymmbook.evidence.verdicts import answered, families
     for family in families():
         table = answered(family)
-        print(*([] if table is None else table["sentence"]), sep="\n")
+        print("" if table is None else "".join(f"{sentence}\n" for sentence in table["sentence"]), end="")
 
 
 def _release_options(command):

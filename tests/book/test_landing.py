@@ -5,7 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from asymmbook.__main__ import main
 from asymmbook.evidence import summary
+from asymmbook.evidence.verdicts import answered, families
 from asymmbook.figures.comparison import plot_accuracy
 from asymmbook.pages import landing
 
@@ -24,6 +26,15 @@ def test_todays_findings_have_their_intervals_and_their_pages():
     assert re.search(r"[+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\)", found[0].text)
     for finding in found:
         assert f"[**{finding.head}.**]({finding.page}) {finding.text}" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_draws")
+def test_the_command_says_the_sentences_of_every_answered_question(capsys):
+    assert main(["results"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    known = [table for family in families() if (table := answered(family)) is not None]
+    assert len(said) == sum(map(len, known)) >= 5 and said[: len(known[0])] == list(known[0]["sentence"])
 
 
 @pytest.mark.parametrize(("mean", "p", "heads"), [

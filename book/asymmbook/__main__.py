@@ -53,8 +53,8 @@ def _results(options):
     """Print the sentences of the trial's tests, question by question; a question that waits for runs is left out."""
     from asymmbook.evidence.verdicts import answered, families
     for family in families():
-        table = answered(family)
-        print("" if table is None else "".join(f"{sentence}\n" for sentence in table["sentence"]), end="")
+        if (table := answered(family)) is not None:
+            print(*table["sentence"], sep="\n")
 
 
 def _release_options(command):

@@ -26,9 +26,10 @@ def group_a(recipe: str = "64px", folder: Path | None = None) -> tuple[pd.DataFr
     runs, names = records.read_runs(folder), {run.name for run in plan(records.scores(folder)) if run.group == "a"
                                               and run.recipe.name == recipe and run.network in LIGHT}
     mine = runs[runs["run"].isin(names)]
-    order = mine.get("network", mine["run"]).map({name: place for place, name in enumerate(LABELS)})
-    mine = mine.assign(name=mine["network"].map(LABELS)) if len(mine) else mine
-    return mine.loc[order.sort_values(kind="stable").index].reset_index(drop=True), len(mine), len(names)
+    if len(mine):
+        mine = mine.sort_values("network", key=lambda column: column.map(list(LABELS).index), kind="stable")
+        mine = mine.assign(name=mine["network"].map(LABELS)).reset_index(drop=True)
+    return mine, len(mine), len(names)
 
 
 def _complete(recipe, folder):
@@ -107,7 +108,7 @@ def hardest(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
     mine = _complete(recipe, folder)
     if mine.empty:
         return pd.DataFrame(columns=["name", "class", "wrong", "answers", "seen_as"])
-    said = pd.concat([records.answers(rows, folder) for _, rows in mine.groupby("name", sort=False)])
+    said = records.answers(mine, folder)
     classes = said["picture"].str.partition("/")[0]
     names = said.assign(true=classes).drop_duplicates("label").set_index("label")["true"]
     said = said.assign(true=classes, seen=said["predicted"].map(names))

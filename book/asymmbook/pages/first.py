@@ -3,7 +3,6 @@
 Numbers and sentences come from `asymmbook.evidence.findings`; here they become Markdown. Every function takes a folder
 of results (None: the project's).
 """
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,7 @@ from asymmbook.evidence.plan import FLAWED, PLAN
 from asymmbook.evidence.results import read_pictures, read_results
 from asymmbook.evidence.statistics import LEVEL, wilson
 from asymmbook.figures.style import thousands
-from asymmbook.pages.tables import bullets, folded, markdown_table, percent
+from asymmbook.pages.tables import bullets, folded, machines, markdown_table, percent, ranges
 from asymmlib.recipes import RECIPES
 
 __all__ = ["comparison", "duels", "everything", "flaws", "longer_runs", "origin", "plan"]
@@ -38,10 +37,6 @@ The article's own recipe at {size} pixels and {epochs} epochs, and the same with
 each: compare a gain with how far seeds alone move a network (the ± above) before believing it. p is McNemar's against
 the recipe as published, corrected over this table.
 """
-
-
-def _ranges(low, high):
-    return [f"{percent(start)}–{percent(end)}" for start, end in zip(low, high, strict=True)]
 
 
 def _p(value):
@@ -84,7 +79,7 @@ def comparison(folder: Path | None = None) -> str:
         "network": table["name"], "seeds": table["seeds"],
         "test": [percent(middle) + (f" ± {percent(sd)}" if pd.notna(sd) else "")
                  for middle, sd in zip(mean, deviation, strict=True)],
-        "interval": _ranges(table["low"], table["high"]),
+        "interval": ranges(table["low"], table["high"]),
         "test, last epoch": table["last_test_top1_mean"].map(percent),
         "eval": table["best_eval_top1_mean"].map(percent)})
     costs = pd.DataFrame({
@@ -119,10 +114,10 @@ def duels(folder: Path | None = None) -> str:
 
 def flaws(folder: Path | None = None) -> str:
     """What mending each flaw is worth."""
-    text = FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs)
-    if findings.flaws(folder).empty:
+    text, table = FLAWS.format(size=FLAWED.image_size, epochs=FLAWED.epochs), findings.flaws(folder)
+    if table.empty:
         return NONE
-    table = findings.flaws(folder).rename(columns={
+    table = table.rename(columns={
         "name": "network", "change": "recipe", "last_test_top1": "test, last epoch", "best_test_top1": "test",
         "points": "gain in points", "p_holm": "p, corrected"})
     formats = {"test": percent, "test, last epoch": percent, "gain in points": "{:+.1f}".format, "p": _p,
@@ -140,7 +135,7 @@ def longer_runs(folder: Path | None = None) -> str:
     low, high = wilson(table["last_eval_top1"], table["eval_pictures"])
     shown = pd.DataFrame({"network": table["name"], "seed": table["seed"],
                           "eval": table["last_eval_top1"].map(percent),
-                          "interval": _ranges(low, high), "train pictures": table["train_pictures"],
+                          "interval": ranges(low, high), "train pictures": table["train_pictures"],
                           "minutes a run": (table["train_seconds"] / 60).map("{:.0f}".format)})
     return text + folded("Every run", markdown_table(shown)) + _kernels(folder, "laptop-stock")
 
@@ -150,9 +145,4 @@ def origin(folder: Path | None = None) -> str:
     runs = read_results(folder)["runs"]
     if runs.empty:
         return NONE
-    facts = {"processor": runs["cpu"], "device": runs["device"], "threads": runs["threads"], "Python": runs["python"],
-             "packages": runs["packages"].map(lambda text: ", ".join(f"{k} {v}" for k, v in json.loads(text).items())),
-             "commit": runs["commit"].map("`{}`".format),
-             "manifest": runs["manifest_sha256"].str[:16].map("`{}`".format)}
-    rows = [{"": name, "value": "; ".join(map(str, dict.fromkeys(values)))} for name, values in facts.items()]
-    return folded("Machines and versions", markdown_table(pd.DataFrame(rows)))
+    return machines(runs)

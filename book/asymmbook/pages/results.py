@@ -3,7 +3,6 @@
 Numbers come from `asymmbook.evidence.which` and `verdicts`; here they become tables and sentences. Every function
 takes a folder of results (None: the project's).
 """
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,7 @@ from asymmbook.evidence.inference import compare_networks, points
 from asymmbook.evidence.trial import BASE, PICTURES
 from asymmbook.evidence.verdicts import LABELS, answered
 from asymmbook.figures.style import thousands
-from asymmbook.pages.tables import bullets, folded, markdown_table, percent
+from asymmbook.pages.tables import bullets, folded, machines, markdown_table, percent, ranges
 
 __all__ = ["costs", "hardest", "heavy", "limits", "networks", "origin", "twins"]
 
@@ -42,8 +41,8 @@ LIMITS = """
 
 def networks(folder: Path | None = None) -> str:
     """The accuracies of the light networks at 64 and, when they are done, 128 pixels."""
-    parts = [_networks(recipe, folder) for recipe in (HEADLINE, "128px")]
-    return "\n\n".join(f"**At {size} pixels**\n\n{part}" for size, part in zip((64, 128), parts, strict=True))
+    return "\n\n".join(f"**At {recipe.removesuffix('px')} pixels**\n\n{_networks(recipe, folder)}"
+                       for recipe in (HEADLINE, "128px"))
 
 
 def _networks(recipe, folder):
@@ -54,13 +53,9 @@ def _networks(recipe, folder):
     shown = pd.DataFrame({
         "network": table["name"], "runs": table["runs"],
         "top-1": [f"{percent(mean)} ± {percent(sd)}" for mean, sd in zip(table["top1"], table["sd"], strict=True)],
-        "least to best": _ranges(table), "per class": table["per_class"].map(percent),
+        "least to best": ranges(table["low"], table["high"]), "per class": table["per_class"].map(percent),
         "calibration error": table["calibration"].map(percent), "in training": table["train_top1"].map(percent)})
     return markdown_table(shown)
-
-
-def _ranges(table):
-    return [f"{percent(low)}–{percent(high)}" for low, high in zip(table["low"], table["high"], strict=True)]
 
 
 def costs(folder: Path | None = None) -> str:
@@ -133,12 +128,7 @@ def origin(folder: Path | None = None) -> str:
     runs = runs[runs["group"].isin(ABOUT)] if len(runs) else runs
     if runs.empty:
         return "Open: no run is recorded."
-    facts = {"processor": runs["cpu"], "device": runs["device"], "threads": runs["threads"], "Python": runs["python"],
-             "packages": runs["packages"].map(lambda text: ", ".join(f"{k} {v}" for k, v in json.loads(text).items())),
-             "commit": runs["commit"].map("`{}`".format),
-             "manifest": runs["manifest_sha256"].str[:16].map("`{}`".format)}
-    rows = [{"": name, "value": "; ".join(map(str, dict.fromkeys(values)))} for name, values in facts.items()]
     return (f"{len(runs)} runs, {runs['train_seconds'].sum() / 3600:.1f} hours of one thread.\n\n"
-            + folded("Machines and versions", markdown_table(pd.DataFrame(rows)))
+            + machines(runs)
             + "\n\nEach row of `results/trial/runs.csv` has its own; `results/README.md` explains the columns. `python "
               "-m asymmbook experiments run --again NAME` trains a run once more and says what is equal.")

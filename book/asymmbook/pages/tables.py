@@ -3,12 +3,13 @@
 Numbers stand right-aligned under their headings, words to the left. Notebooks show DataFrames, which the site's style
 and `book/static/book.js` align in the same way.
 """
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-__all__ = ["NUMBER", "bullets", "folded", "markdown_table", "percent", "with_total"]
+__all__ = ["NUMBER", "bullets", "folded", "machines", "markdown_table", "percent", "ranges", "with_total"]
 
 # 12, -3.5, 4,816, 97 %, < 0.001, 20.7 M, 70.8 ± 1.4, 65.9–75.2
 NUMBER = re.compile(r"(?:[<>≤≥]=? ?)?[-+]?\d[\d.,]*(?: ?[%kMG×])?(?: ?[±–] ?[\d.,]+)?")
@@ -41,6 +42,21 @@ def _numbers(column):
 def percent(share: float) -> str:
     """A share between 0 and 1 in per cent, with one decimal and without the sign."""
     return f"{100 * share:.1f}"
+
+
+def ranges(low: Iterable[float], high: Iterable[float]) -> list[str]:
+    """Texts "65.9–75.2" in per cent of shares, one for each pair of ends."""
+    return [f"{percent(start)}–{percent(end)}" for start, end in zip(low, high, strict=True)]
+
+
+def machines(runs: pd.DataFrame) -> str:
+    """Where recorded runs come from, each value once, folded; runs: rows of a table of runs."""
+    facts = {"processor": runs["cpu"], "device": runs["device"], "threads": runs["threads"], "Python": runs["python"],
+             "packages": runs["packages"].map(lambda text: ", ".join(f"{k} {v}" for k, v in json.loads(text).items())),
+             "commit": runs["commit"].map("`{}`".format),
+             "manifest": runs["manifest_sha256"].str[:16].map("`{}`".format)}
+    rows = [{"": name, "value": "; ".join(map(str, dict.fromkeys(values)))} for name, values in facts.items()]
+    return folded("Machines and versions", markdown_table(pd.DataFrame(rows)))
 
 
 def bullets(sentences: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from asymmlib.base.tables import read_table
 from asymmlib.data.manifest import EVERY
 from asymmlib.runs import find_run
 
-__all__ = ["answers", "matching", "read_curves", "read_folds", "read_runs", "record", "round_score", "scores",
+__all__ = ["answers", "matching", "paces", "read_curves", "read_folds", "read_runs", "record", "round_score", "scores",
            "trial_dir", "write_folds"]
 
 TEXTS = dict.fromkeys(("commit", "manifest_sha256", "python"), str)
@@ -50,6 +50,15 @@ def scores(folder: Path | None = None) -> dict[str, float]:
     table = read_runs(folder)
     pairs = [] if table.empty else zip(table["run"], table["top1"], strict=True)
     return {run: round_score(top1) for run, top1 in pairs}
+
+
+def paces(folder: Path | None = None) -> dict[tuple[str, int], float]:
+    """{(model, size): images a second of one thread}, the median of the recorded runs at the network's full width."""
+    table = read_runs(folder)
+    if table.empty:
+        return {}
+    plain = table[~table["settings"].str.contains("width") & table["images_per_s"].notna()]
+    return plain.groupby(["model", "image_size"])["images_per_s"].median().to_dict()
 
 
 def round_score(top1: float) -> float:

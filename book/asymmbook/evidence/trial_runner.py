@@ -71,19 +71,10 @@ def status(pattern: str = "*") -> pd.DataFrame:
         if mine:
             counts = {state: sum(states[planned.name] == state for planned in mine) for state in STATES}
             rows.append({"group": group, "question": question, "planned": len(mine), **counts,
-                         "hours left": round(hours(left, _paces()), 1)})
+                         "hours left": round(hours(left, records.paces()), 1)})
     table = pd.DataFrame(rows)
     return pd.concat([table, pd.DataFrame([{"group": "all", "question": "", **table.sum(numeric_only=True)}])],
                      ignore_index=True).astype(dict.fromkeys(("planned", *STATES), int))
-
-
-def _paces():
-    """Images a second of each model and size, as recorded."""
-    table = records.read_runs()
-    if table.empty:
-        return {}
-    plain = table[~table["settings"].str.contains("width") & table["images_per_s"].notna()]
-    return plain.groupby(["model", "image_size"])["images_per_s"].median().to_dict()
 
 
 def run(pattern: str = "*", jobs: int = 1) -> None:
@@ -129,7 +120,7 @@ def run(pattern: str = "*", jobs: int = 1) -> None:
 def _report(runs, states, active):
     left = [planned for planned in runs if states[planned.name] in ("new", "started", "failed", "waiting")]
     print(f"--- {', '.join(planned.name for planned, _ in active.values())}; {len(left)} runs left, about "
-          f"{hours(left, _paces()):.1f} hours of one thread", flush=True)
+          f"{hours(left, records.paces()):.1f} hours of one thread", flush=True)
 
 
 def _ended(active):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from asymmbook.evidence import records, which
+from asymmbook.evidence import article_size, records, which
 from asymmbook.evidence.inference import compare_networks, points
 from asymmbook.evidence.trial import BASE, PICTURES
 from asymmbook.evidence.verdicts import LABELS, answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, machines, markdown_table, percent, ranges
 
-__all__ = ["costs", "hardest", "heavy", "limits", "networks", "origin", "twins"]
+__all__ = ["article", "costs", "hardest", "heavy", "limits", "networks", "origin", "twins"]
 
 HEADLINE = "64px"
 TWINS = "asymmnet_large-r0", "mobilenet_v3_large"
@@ -92,6 +92,22 @@ def heavy(folder: Path | None = None) -> str:
         "the run diverged." if row.diverged else f"{percent(row.top1)} % on the held-out pictures, "
         f"{percent(row.train_top1)} % in training; so few runs decide nothing.")
         for row in rows.itertuples(index=False))
+
+
+def article(folder: Path | None = None) -> str:
+    """The article's experiment at its own size: what its runs say, and the runs that were left out."""
+    table = article_size.accuracies(folder)
+    left = " and ".join(f"{name}, about {hours:.0f} hours" for name, hours in article_size.not_run(folder).items())
+    left = f"Not run: {left} of one thread."
+    if table.empty:
+        return f"Open: not all runs are recorded. {left}"
+    shown = pd.DataFrame({
+        "network and recipe": table["name"], "top-1": (table["right"] / table["pictures"]).map(percent),
+        "per class": table["per_class"].map(percent), "in training": table["train_top1"].map(percent),
+        "best epoch": [f"{percent(row.best)} ({row.best_epoch})" for row in table.itertuples()],
+        "hours": table["hours"].map("{:.1f}".format)})
+    return (f"{markdown_table(shown)}\n\nEach is one run on the same {table['pictures'].iloc[0]} pictures, and one run "
+            f"decides nothing. {left}")
 
 
 def hardest(folder: Path | None = None) -> str:

@@ -1,0 +1,110 @@
+"""Does the asymmetry pay where the paper says? What the trial's group b says beside its two tests, width by width.
+
+r = 1 is held against r = 0 three times: as wide, with as many parameters, and with as many MACs. The third is no
+network but a place on the curve of r = 0 over MACs: the answers of the first two, weighted as r = 1 lies between them
+in the logarithm of MACs. Intervals, no verdicts: the tests are `verdicts`' family b. A width without all its runs is left out.
+`folder` is another folder of results, for tests.
+"""
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from asymmbook.evidence import records
+from asymmbook.evidence.folds import FOLDS, class_sets
+from asymmbook.evidence.inference import Difference, compare_networks
+from asymmbook.evidence.trial import MATCHED
+
+__all__ = ["AGAINST", "accuracies", "by_width", "done", "together", "trend"]
+
+AGAINST = ("r = 0 of the same width", "r = 0 with as many parameters", "r = 0 with as many MACs, off the curve")
+KEYS = ["picture", "run"]
+
+
+def accuracies(folder: Path | None = None) -> pd.DataFrame:
+    """A row a network of each complete width: width (of its trio), rate, own width, macs, params, runs, top1, sd.
+
+    top1 is over all pictures, sd over runs; both are shares.
+    """
+    runs = records.read_runs(folder)
+    rows = [(width, rate, own, _runs_of(runs, rate, own)) for width in done(folder) for rate, own in _trio(width)]
+    return pd.DataFrame([{
+        "width": width, "rate": rate, "own_width": own, **mine[["macs", "params"]].iloc[0], "runs": len(mine),
+        "top1": np.average(mine["top1"], weights=mine["held_out_pictures"]), "sd": mine["top1"].std()}
+        for width, rate, own, mine in rows])
+
+
+def _trio(width):
+    """(rate, width) of r = 1, of r = 0 as wide, and of r = 0 with as many parameters."""
+    return (1, width), (0, width), (0, MATCHED[width])
+
+
+def _runs_of(runs, rate, width):
+    chosen = {"group": "b", "network": f"asymmnet_large-r{rate}-w{width:g}"}
+    return records.matching(runs, chosen) if "group" in runs else runs
+
+
+def done(folder: Path | None = None) -> list[float]:
+    """The widths all of whose runs are recorded, smallest first."""
+    runs = records.read_runs(folder)
+    return [width for width in MATCHED if all(len(_runs_of(runs, *each)) == FOLDS for each in _trio(width))]
+
+
+def _answers(width, folder):
+    """What r = 1 says at a width, and {opponent: what it says}; `right` of the third is between 0 and 1."""
+    runs = [_runs_of(records.read_runs(folder), *each) for each in _trio(width)]
+    ours, wide, matched = (records.answers(rows, folder) for rows in runs)
+    least, own, most = (np.log(rows["macs"].iloc[0]) for rows in (runs[1], runs[0], runs[2]))
+    share = (own - least) / (most - least)
+    both = wide[[*KEYS, "right"]].merge(matched[[*KEYS, "right"]], on=KEYS, validate="one_to_one")
+    curve = both[KEYS].assign(right=(1 - share) * both["right_x"] + share * both["right_y"])
+    return ours, dict(zip(AGAINST, (wide, matched, curve), strict=True))
+
+
+def by_width(folder: Path | None = None) -> pd.DataFrame:
+    """r = 1 less each opponent at each complete width: width, against, mean, low, high (shares)."""
+    rows = []
+    for width in done(folder):
+        ours, others = _answers(width, folder)
+        rows += [{"width": width, "against": name, **_interval(compare_networks(ours, said))}
+                 for name, said in others.items()]
+    return pd.DataFrame(rows, columns=["width", "against", "mean", "low", "high"])
+
+
+def _interval(found):
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def together(against: str, untuned: bool = False, folder: Path | None = None) -> Difference | None:
+    """r = 1 less an opponent (of `AGAINST`) over all widths; None until all are done.
+
+    untuned: without the pictures of the classes on which rates and weight decays were chosen.
+    """
+    if done(folder) != list(MATCHED):
+        return None
+    sides = ([], [])
+    for width in MATCHED:
+        ours, others = _answers(width, folder)
+        for side, said in zip(sides, (ours, others[against]), strict=True):
+            side.append(said.assign(run=f"{width:g} " + said["run"]))
+    frames = [pd.concat(side) for side in sides]
+    if untuned:
+        frames = [frame[~frame["picture"].str.partition("/")[0].isin(_tuning_classes(folder))] for frame in frames]
+    return compare_networks(*frames)
+
+
+def _tuning_classes(folder):
+    return class_sets(records.read_folds(folder)["class"].value_counts())["next16"]
+
+
+def trend(against: str, folder: Path | None = None) -> Difference | None:
+    """The difference at the smallest width less that at the largest ("the smaller, the more"); None until both are."""
+    ends = min(MATCHED), max(MATCHED)
+    if not set(ends) <= set(done(folder)):
+        return None
+    gains = []
+    for width in ends:
+        ours, others = _answers(width, folder)
+        both = ours[[*KEYS, "right"]].merge(others[against][[*KEYS, "right"]], on=KEYS, validate="one_to_one")
+        gains.append(both[KEYS].assign(right=both["right_x"].astype(float) - both["right_y"]))
+    return compare_networks(*gains)

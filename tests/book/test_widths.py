@@ -1,0 +1,166 @@
+"""What is said about the asymmetry at several widths, and about the article's own size: by hand on made-up runs."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from asymmbook.evidence import article_size, records, widths
+from asymmbook.evidence.folds import FOLDS
+from asymmbook.evidence.inference import compare_networks
+from asymmbook.evidence.trial import BASE, HEAVY, MATCHED, PACES, PAIR, plan
+from asymmbook.figures.widths import plot_widths
+from asymmbook.pages import results
+from asymmbook.pages import widths as pages
+
+EACH = 40  # pictures a fold, half of each class
+MACS = {0: 1e6, 1: 10e6, "matched": 100e6}  # r = 1 half way between the two others, on a logarithmic axis
+WRONG = {0: 20, 1: 0, "matched": 10}  # of the pictures of class bee, in every fold
+
+
+@pytest.fixture
+def trial(tmp_path, monkeypatch):
+    """Group b on two classes: r = 1 is always right, the others are wrong about some pictures of "bee"."""
+    folder, count = records.trial_dir(tmp_path), EACH * FOLDS
+    folder.mkdir()
+    names = [f"{'ant' if number < count // 2 else 'bee'}/{number:03}" for number in range(count)]
+    pd.DataFrame({"name": names, "class": [name[:3] for name in names], "repeat0": np.arange(count) % FOLDS}).to_csv(
+        folder / "folds.csv", index=False)
+    monkeypatch.setattr(records, "class_sets", lambda counts: {"hundred": ("ant", "bee")})
+    monkeypatch.setattr(widths, "class_sets", lambda counts: {"next16": ("bee",)})
+    rows, arrays = [], {}
+    for width in MATCHED:
+        for kind, rate, own in ((1, 1, width), (0, 0, width), ("matched", 0, MATCHED[width])):
+            network = f"asymmnet_large-r{rate}-w{own:g}"
+            for fold in range(FOLDS):
+                label = np.repeat([0, 1], EACH // 2)
+                said = label.copy()
+                said[EACH // 2:EACH // 2 + WRONG[kind]] = 0
+                arrays |= {f"b-{network}-r0f{fold}/predicted": said.astype(np.uint8),
+                           f"b-{network}-r0f{fold}/confidence": np.full(EACH, 0.5, np.float16)}
+                rows.append({"run": f"b-{network}-r0f{fold}", "group": "b", "network": network, "recipe": "64px",
+                             "pictures": "hundred", "repeat": 0, "fold": fold, "top1": (said == label).mean(),
+                             "held_out_pictures": EACH, "macs": width * MACS[kind], "params": 1000})
+    pd.DataFrame(rows).to_csv(folder / "runs.csv", index=False)
+    np.savez(folder / "predictions-b.npz", **arrays)
+    return tmp_path
+
+
+def test_each_width_is_held_against_three_opponents(trial):
+    table = widths.by_width(trial).set_index(["width", "against"])["mean"]
+    assert len(table) == len(MATCHED) * len(widths.AGAINST)
+    for width in MATCHED:  # 20 and 10 of 40, and half way between
+        assert table[width].reindex(widths.AGAINST).tolist() == pytest.approx([0.5, 0.25, 0.375])
+    seen = widths.accuracies(trial)
+    assert seen["top1"].tolist() == pytest.approx([1, 0.5, 0.75] * len(MATCHED)) and set(seen["runs"]) == {FOLDS}
+    assert seen["own_width"].tolist() == [own for width in MATCHED for own in (width, width, MATCHED[width])]
+
+
+def test_all_widths_together_and_without_the_classes_that_chose(trial):
+    found = widths.together(widths.AGAINST[0], folder=trial)
+    assert found.mean == pytest.approx(0.5) and (found.pictures, found.runs) == (EACH * FOLDS, FOLDS * len(MATCHED))
+    untuned = widths.together(widths.AGAINST[0], True, trial)
+    assert untuned.mean == 0 and untuned.pictures == EACH * FOLDS // 2  # no mistake is left
+    assert widths.trend(widths.AGAINST[2], trial).mean == pytest.approx(0)
+    text = pages.sentences(trial)
+    assert text.count("+50.0 points") == 1 and text.count("+0.0 points") == 6 and "Open" not in text
+
+
+def test_the_trend_is_the_smallest_width_s_gain_less_the_largest_s(trial):
+    """r = 0 as good as r = 1 at the largest width: the whole gain of the smallest is left."""
+    path = records.trial_dir(trial) / "predictions-b.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    best = f"b-asymmnet_large-r0-w{max(MATCHED):g}-"
+    for key in [key for key in arrays if key.startswith(best) and key.endswith("predicted")]:
+        arrays[key] = arrays[key.replace("-r0-w", "-r1-w")]
+    np.savez(path, **arrays)
+    assert widths.trend(widths.AGAINST[0], trial).mean == pytest.approx(0.5)
+    assert widths.trend(widths.AGAINST[1], trial).mean == pytest.approx(0)
+
+
+def test_a_width_without_all_its_runs_is_left_out(trial):
+    path = records.trial_dir(trial) / "runs.csv"
+    table = pd.read_csv(path)
+    table[table["run"] != "b-asymmnet_large-r0-w0.53-r0f3"].to_csv(path, index=False)
+    left = [width for width in MATCHED if width != 0.5]
+    assert widths.done(trial) == left and set(widths.by_width(trial)["width"]) == set(left)
+    assert widths.together(widths.AGAINST[0], folder=trial) is None
+    assert widths.trend(widths.AGAINST[0], trial) is not None  # both of its ends are there
+    assert "at the widths × 0.5." in pages.sentences(trial) and "r = 0, × 0.53" not in pages.networks(trial)
+    assert {tuple(rows["label"]) for rows in pages.differences(trial).values()} == {("× 0.35", "× 0.75", "× 1")}
+
+
+def test_a_curve_s_place_is_between_its_ends(trial):
+    """The interval of the weighted answers lies within what both opponents allow."""
+    ours, others = widths._answers(0.5, trial)
+    wide, matched, curve = (compare_networks(ours, others[name]) for name in widths.AGAINST)
+    assert matched.low <= curve.mean <= wide.high and curve.pictures == wide.pictures
+
+
+def test_nothing_without_records(tmp_path):
+    assert widths.done(tmp_path) == [] and widths.accuracies(tmp_path).empty and widths.by_width(tmp_path).empty
+    assert widths.together(widths.AGAINST[0], folder=tmp_path) is widths.trend(widths.AGAINST[0], tmp_path) is None
+    assert pages.networks(tmp_path) == pages.OPEN and pages.differences(tmp_path) == {}
+    assert pages.sentences(tmp_path).startswith("Open")
+    with pytest.raises(ValueError, match="nothing to plot"):
+        plot_widths(widths.accuracies(tmp_path))
+
+
+def test_the_figure_joins_the_networks_without_asymmetry_alone(trial):
+    axis, = plot_widths(widths.accuracies(trial)).axes
+    lines = {bars.get_label(): bars.lines[0] for bars in axis.containers}
+    assert len(lines["r = 0"].get_xdata()) == 2 * len(MATCHED) and len(lines["r = 1"].get_xdata()) == len(MATCHED)
+    assert lines["r = 1"].get_linestyle() == "None" != lines["r = 0"].get_linestyle()
+
+
+def article_runs(folder, left=0):
+    """Records of group c, all but the last `left` runs: half of ten pictures right, better at epoch 2."""
+    names = [run.name for run in plan({}) if run.group == "c"]
+    target = records.trial_dir(folder)
+    target.mkdir(exist_ok=True)
+    rows = [{"run": name, "group": "c", "network": name.split("-article")[0].removeprefix("c-"), "settings": "{}",
+             "recipe": "article-fixed" if "fixed" in name else "article", "model": "vgg19", "image_size": 64,
+             "images_per_s": 16.0, "top1": 0.5, "per_class_top1": 0.4, "train_top1": 0.9, "held_out_pictures": 10,
+             "train_seconds": 7200} for name in names]
+    curves = [{"run": name, "epoch": epoch, "eval_top1": top1} for name in names
+              for epoch, top1 in ((1, 0.1), (2, 0.7), (3, 0.5))]
+    pd.DataFrame(rows[:len(rows) - left]).to_csv(target / "runs.csv", index=False)
+    pd.DataFrame(curves).to_csv(target / "curves.csv", index=False)
+
+
+def test_the_article_at_its_own_size(tmp_path):
+    article_runs(tmp_path)
+    table = article_size.accuracies(tmp_path)
+    assert table["name"].tolist() == ["AsymmNet-Large r = 1, as published", "AsymmNet-Large r = 1, mended",
+                                      "MobileNetV2, mended"]
+    assert table.iloc[0][["right", "pictures", "best", "best_epoch", "hours"]].tolist() == [5, 10, 0.7, 2, 2]
+    assert list(article_size.curves(tmp_path)) == table["name"].tolist()
+    assert all(len(rows) == 3 for rows in article_size.curves(tmp_path).values())
+    text = results.article(tmp_path)
+    assert "| MobileNetV2, mended | 50.0 | 40.0 | 90.0 | 70.0 (2) | 2.0 |" in text and "decides nothing" in text
+
+
+def test_the_article_without_all_its_runs(tmp_path):
+    article_runs(tmp_path, left=1)
+    assert article_size.accuracies(tmp_path).empty and article_size.curves(tmp_path) == {}
+    assert results.article(tmp_path).startswith("Open: not all runs are recorded. Not run: ResNet50, about ")
+
+
+def test_what_was_not_run_is_counted_by_its_pace(tmp_path):
+    """A sixteenth of the pace at 64 pixels; by the plan where none is recorded."""
+    def expected(pace):
+        return (12 + 1817 * 0.8 * 100 / (pace / 16)) / 3600
+    hours = article_size.not_run(tmp_path)
+    assert hours["VGG19"] == pytest.approx(expected(PACES["vgg19", 64])) and len(hours) == len(HEAVY)
+    article_runs(tmp_path)
+    assert article_size.not_run(tmp_path)["VGG19"] == pytest.approx(expected(16.0))
+
+
+def test_vgg19_is_timed_at_a_rate_of_its_own():
+    """It diverges at the common one; its tuning runs choose, and the others are timed as before."""
+    timed = {run.network: run for run in plan({}) if run.group == "time"}
+    assert timed["vgg19"].awaits == "vgg19" and not timed["resnet50"].awaits
+    scores = {f"tune-vgg19-lr{rate:g}_wd0.0001-next16-r0f0": score
+              for rate, score in zip(HEAVY["vgg19"], (0.2, 0.3, 0.3), strict=True)}
+    runs = [run for run in plan(scores) if run.network == "vgg19" and run.group in ("time", "a")]
+    assert {(run.recipe.base_lr, run.awaits) for run in runs} == {(0.005, None)}  # ties go to the smaller rate
+    assert {run.recipe.base_lr for network, run in timed.items() if network in (*PAIR, "resnet50")} == {BASE.base_lr}

@@ -83,8 +83,9 @@ def test_a_width_without_all_its_runs_is_left_out(trial):
     table[table["run"] != "b-asymmnet_large-r0-w0.53-r0f3"].to_csv(path, index=False)
     left = [width for width in MATCHED if width != 0.5]
     assert widths.done(trial) == left and set(widths.by_width(trial)["width"]) == set(left)
-    assert widths.together(widths.AGAINST[0], folder=trial) is None
-    assert widths.trend(widths.AGAINST[0], trial) is not None  # both of its ends are there
+    with pytest.raises(ValueError, match=r"widths \[0.5\]"):
+        widths.together(widths.AGAINST[0], folder=trial)
+    assert widths.trend(widths.AGAINST[0], trial).mean == pytest.approx(0)  # both of its ends are there
     assert "at the widths × 0.5." in pages.sentences(trial) and "r = 0, × 0.53" not in pages.networks(trial)
     assert {tuple(rows["label"]) for rows in pages.differences(trial).values()} == {("× 0.35", "× 0.75", "× 1")}
 
@@ -98,7 +99,8 @@ def test_a_curve_s_place_is_between_its_ends(trial):
 
 def test_nothing_without_records(tmp_path):
     assert widths.done(tmp_path) == [] and widths.accuracies(tmp_path).empty and widths.by_width(tmp_path).empty
-    assert widths.together(widths.AGAINST[0], folder=tmp_path) is widths.trend(widths.AGAINST[0], tmp_path) is None
+    with pytest.raises(ValueError, match=r"widths \[0.35, 1.0\]"):
+        widths.trend(widths.AGAINST[0], tmp_path)
     assert pages.networks(tmp_path) == pages.OPEN and pages.differences(tmp_path) == {}
     assert pages.sentences(tmp_path).startswith("Open")
     with pytest.raises(ValueError, match="nothing to plot"):
@@ -164,3 +166,15 @@ def test_vgg19_is_timed_at_a_rate_of_its_own():
     runs = [run for run in plan(scores) if run.network == "vgg19" and run.group in ("time", "a")]
     assert {(run.recipe.base_lr, run.awaits) for run in runs} == {(0.005, None)}  # ties go to the smaller rate
     assert {run.recipe.base_lr for network, run in timed.items() if network in (*PAIR, "resnet50")} == {BASE.base_lr}
+
+
+def test_left_and_right_are_held_against_each_other(tmp_path, monkeypatch):
+    """Two answers a network: left is right once more."""
+    monkeypatch.setattr(results, "answered", lambda family, folder: family)
+    runs = pd.DataFrame({"run": ["l", "r"], "group": "f", "network": ["ablation_left", "ablation_right"]})
+    monkeypatch.setattr(records, "read_runs", lambda folder: runs)
+    monkeypatch.setattr(records, "answers", lambda rows, folder: pd.DataFrame(
+        {"picture": [1, 2], "run": "r0f0", "right": [True, rows["run"].item() == "l"]}))
+    assert "they lie +50.0 points" in results.sides(tmp_path)
+    monkeypatch.setattr(results, "answered", lambda family, folder: None)
+    assert results.sides(tmp_path).startswith("Open")

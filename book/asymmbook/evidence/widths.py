@@ -2,7 +2,8 @@
 
 r = 1 is held against r = 0 three times: as wide, with as many parameters, and with as many MACs. The third is no
 network but a place on the curve of r = 0 over MACs: the answers of the first two, weighted as r = 1 lies between them
-in the logarithm of MACs. Intervals, no verdicts: the tests are `verdicts`' family b. A width without all its runs is left out.
+in the logarithm of MACs. Intervals, no verdicts: the tests are `verdicts`' family b. A width without all its runs is
+left out.
 `folder` is another folder of results, for tests.
 """
 from pathlib import Path
@@ -75,19 +76,25 @@ def _interval(found):
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
-def together(against: str, untuned: bool = False, folder: Path | None = None) -> Difference | None:
-    """r = 1 less an opponent (of `AGAINST`) over all widths; None until all are done.
+def _require(wanted, folder):
+    missing = sorted(set(wanted) - set(done(folder)))
+    if missing:
+        raise ValueError(f"not all runs of group b are recorded at the widths {missing}; `experiments status` says how "
+                         "many are")
 
-    untuned: without the pictures of the classes on which rates and weight decays were chosen.
+
+def together(against: str, untuned: bool = False, folder: Path | None = None) -> Difference:
+    """r = 1 less an opponent (of `AGAINST`) over all widths.
+
+    untuned: without the pictures of the classes on which rates and weight decays were chosen. Raises `ValueError` until
+    all widths are done.
     """
-    if done(folder) != list(MATCHED):
-        return None
-    sides = ([], [])
+    _require(MATCHED, folder)
+    parts = []
     for width in MATCHED:
         ours, others = _answers(width, folder)
-        for side, said in zip(sides, (ours, others[against]), strict=True):
-            side.append(said.assign(run=f"{width:g} " + said["run"]))
-    frames = [pd.concat(side) for side in sides]
+        parts.append([said.assign(run=f"{width:g} " + said["run"]) for said in (ours, others[against])])
+    frames = [pd.concat(side) for side in zip(*parts, strict=True)]
     if untuned:
         frames = [frame[~frame["picture"].str.partition("/")[0].isin(_tuning_classes(folder))] for frame in frames]
     return compare_networks(*frames)
@@ -97,11 +104,13 @@ def _tuning_classes(folder):
     return class_sets(records.read_folds(folder)["class"].value_counts())["next16"]
 
 
-def trend(against: str, folder: Path | None = None) -> Difference | None:
-    """The difference at the smallest width less that at the largest ("the smaller, the more"); None until both are."""
+def trend(against: str, folder: Path | None = None) -> Difference:
+    """The difference at the smallest width less that at the largest ("the smaller, the more").
+
+    Raises `ValueError` until both are done.
+    """
     ends = min(MATCHED), max(MATCHED)
-    if not set(ends) <= set(done(folder)):
-        return None
+    _require(ends, folder)
     gains = []
     for width in ends:
         ours, others = _answers(width, folder)

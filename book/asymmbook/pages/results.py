@@ -14,7 +14,7 @@ from asymmbook.evidence.verdicts import LABELS, answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, machines, markdown_table, percent, ranges
 
-__all__ = ["article", "costs", "hardest", "heavy", "limits", "networks", "origin", "twins"]
+__all__ = ["article", "costs", "hardest", "heavy", "limits", "networks", "origin", "sides", "twins"]
 
 HEADLINE = "64px"
 TWINS = "asymmnet_large-r0", "mobilenet_v3_large"
@@ -92,6 +92,17 @@ def heavy(folder: Path | None = None) -> str:
         "the run diverged." if row.diverged else f"{percent(row.top1)} % on the held-out pictures, "
         f"{percent(row.train_top1)} % in training; so few runs decide nothing.")
         for row in rows.itertuples(index=False))
+
+
+def sides(folder: Path | None = None) -> str:
+    """How far the networks with a copy on the left and on the right lie apart, which differ in nothing but luck."""
+    if answered("f", folder) is None:
+        return "Open: not all runs are recorded."
+    said = [records.answers(records.matching(records.read_runs(folder), {"group": "f", "network": f"ablation_{side}"}),
+                            folder) for side in ("left", "right")]
+    return ("Left and right are one network whose channels are numbered in two ways, since the layers behind treat all "
+            f"channels alike. So the two, which no test compares, should differ by luck alone; they lie "
+            f"{points(*compare_networks(*said)[:3])} apart.")
 
 
 def article(folder: Path | None = None) -> str:

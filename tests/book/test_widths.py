@@ -64,6 +64,11 @@ def test_all_widths_together_and_without_the_classes_that_chose(trial):
     assert text.count("+50.0 points") == 1 and text.count("+0.0 points") == 6 and "Open" not in text
 
 
+def test_the_classes_that_chose_are_those_of_the_tuning_runs():
+    held = pd.concat([records.held_out_pictures("next16", 0, fold) for fold in range(FOLDS)])
+    assert set(widths._tuning_classes(None)) == set(held["class"]) and held["class"].nunique() == 16
+
+
 def test_the_trend_is_the_smallest_width_s_gain_less_the_largest_s(trial):
     """r = 0 as good as r = 1 at the largest width: the whole gain of the smallest is left."""
     path = records.trial_dir(trial) / "predictions-b.npz"
@@ -175,6 +180,6 @@ def test_left_and_right_are_held_against_each_other(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "read_runs", lambda folder: runs)
     monkeypatch.setattr(records, "answers", lambda rows, folder: pd.DataFrame(
         {"picture": [1, 2], "run": "r0f0", "right": [True, rows["run"].item() == "l"]}))
-    assert "they lie +50.0 points" in results.sides(tmp_path)
+    assert "Left less right: +50.0 points" in results.sides(tmp_path)
     monkeypatch.setattr(results, "answered", lambda family, folder: None)
     assert results.sides(tmp_path).startswith("Open")

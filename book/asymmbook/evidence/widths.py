@@ -6,6 +6,7 @@ in the logarithm of MACs. Intervals, no verdicts: the tests are `verdicts`' fami
 left out.
 `folder` is another folder of results, for tests.
 """
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ def together(against: str, untuned: bool = False, folder: Path | None = None) ->
 
 
 def _tuning_classes(folder):
-    return class_sets(records.read_folds(folder)["class"].value_counts())["next16"]
+    return class_sets(Counter(records.read_folds(folder)["class"]))["next16"]
 
 
 def trend(against: str, folder: Path | None = None) -> Difference:

@@ -2,7 +2,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from asymmbook.figures.plots import UNITS, require
 from asymmbook.figures.style import COLOURS, WIDTH, in_style, thousands
@@ -25,13 +25,14 @@ def plot_widths(table: pd.DataFrame) -> Figure:
         axis.errorbar(rows["macs"], rows["top1"], yerr=rows["sd"], fmt=mark, ms=6, capsize=3, linewidth=1.2,
                       color=COLOURS[colour], label=label)
     for row in table[table["rate"] == 1].itertuples():
-        axis.annotate(f"× {row.own_width:g}", (row.macs, row.top1), (-8, 8), textcoords="offset points", ha="right")
+        axis.annotate(f"× {row.own_width:g}", (row.macs, row.top1 + row.sd), (0, 5), textcoords="offset points",
+                      ha="center")
     axis.set(title="Accuracy over cost, by width", xscale="log", xlabel=f"{UNITS['macs']} (logarithmic)",
              ylabel="top-1 (%)")
     axis.margins(x=0.12, y=0.12)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
-    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xticks(table.loc[table["rate"] == 1, "macs"])
+    axis.minorticks_off()
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -101,8 +101,8 @@ def sides(folder: Path | None = None) -> str:
     said = [records.answers(records.matching(records.read_runs(folder), {"group": "f", "network": f"ablation_{side}"}),
                             folder) for side in ("left", "right")]
     return ("Left and right are one network whose channels are numbered in two ways, since the layers behind treat all "
-            f"channels alike. So the two, which no test compares, should differ by luck alone; they lie "
-            f"{points(*compare_networks(*said)[:3])} apart.")
+            "channels alike. So the two, which no test compares, should differ by luck alone. Left less right: "
+            f"{points(*compare_networks(*said)[:3])}.")
 
 
 def article(folder: Path | None = None) -> str:

@@ -13,7 +13,7 @@ from asymmbook.evidence import records
 from asymmbook.evidence.statistics import LEVEL
 from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, PAIR, plan
 from asymmbook.evidence.tuning import NETWORKS, Setting, grid_scores, tuning
-from asymmbook.evidence.verdicts import LABELS, answered, families
+from asymmbook.evidence.verdicts import CHANGES, LABELS, answered, families
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, markdown_table, percent
 from asymmlib.models import create_model, describe_treatment, treat
@@ -29,7 +29,7 @@ QUESTIONS = {"a, 64px": "Which network? 64 pixels", "a, 128px": "Which network? 
              "d, asymmnet_large-r1": "What is each flaw worth to AsymmNet-Large?",
              "d, mobilenet_v2": "What is each flaw worth to MobileNetV2?",
              "b": "Does the asymmetry pay where the paper says?", "e": "What would help more than the architecture?",
-             "f": "Why?", "default": "What does Paddle's default cost?",
+             "f": "Must copies be copies?", "default": "What does Paddle's default cost?",
              "transfer": "Pre-trained or from scratch, at equal cost?"}
 ARTICLE = Setting(RECIPES["article-fixed"].base_lr, RECIPES["article-fixed"].weight_decay)
 CHOSEN = ("learning rate", "weight decay", "top-1", "second best", f"at {ARTICLE.rate:g} and {ARTICLE.decay:g}")
@@ -178,7 +178,9 @@ def differences(group: str, folder: Path | None = None) -> dict[str, pd.DataFram
         if known is None:
             continue
         network = LABELS.get(family.partition(", ")[2], "")
-        labels = [name.removeprefix(network).strip() for name in known["first" if network else "second"]]
+        same = f" {CHANGES['paddle-default']}"  # in every row of its question
+        labels = [name.removeprefix(network).replace(same, "").strip()
+                  for name in known["first" if network else "second"]]
         tables[network or QUESTIONS[family]] = known[["mean", "low", "high"]].astype(float).assign(
             label=labels, shown=known["p_holm"] < LEVEL)
     return tables

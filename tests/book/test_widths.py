@@ -149,7 +149,7 @@ def test_the_article_at_its_own_size(tmp_path):
 def test_the_article_without_all_its_runs(tmp_path):
     article_runs(tmp_path, left=1)
     assert article_size.accuracies(tmp_path).empty and article_size.curves(tmp_path) == {}
-    assert results.article(tmp_path).startswith("Open: not all runs are recorded. Not run: ResNet50, about ")
+    assert results.article(tmp_path).startswith("Open: not all runs are recorded. Not run: ResNet50 (about ")
 
 
 def test_what_was_not_run_is_counted_by_its_pace(tmp_path):

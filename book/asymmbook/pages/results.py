@@ -108,8 +108,9 @@ def sides(folder: Path | None = None) -> str:
 def article(folder: Path | None = None) -> str:
     """The article's experiment at its own size: what its runs say, and the runs that were left out."""
     table = article_size.accuracies(folder)
-    left = " and ".join(f"{name}, about {hours:.0f} hours" for name, hours in article_size.not_run(folder).items())
-    left = f"Not run: {left} of one thread."
+    left = " and ".join(f"{name} (about {hours:.0f} hours of one thread)"
+                        for name, hours in article_size.not_run(folder).items())
+    left = f"Not run: {left}."
     if table.empty:
         return f"Open: not all runs are recorded. {left}"
     shown = pd.DataFrame({

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from asymmbook.evidence.inference import points
 from asymmbook.evidence.reference import PUBLISHED
 from asymmbook.evidence.statistics import LEVEL
-from asymmbook.evidence.trial import PAIR
+from asymmbook.evidence.trial import PAIR, PLAIN
 from asymmbook.evidence.verdicts import CHANGES, LABELS, answered
 from asymmlib.complexity import count
 from asymmlib.network import AsymmNet
@@ -69,6 +69,6 @@ def _same_network():
 
 def summary(folder: Path | None = None) -> list[Finding]:
     """The findings, most asked first; without all runs of "which network?" those about it are left out."""
-    tests = answered("a, 64px", folder)
+    tests = answered(f"a, {PLAIN.name}", folder)
     found = () if tests is None else (_better(tests), _asymmetry(tests))
     return [*found, _flaws(folder), _same_network()]

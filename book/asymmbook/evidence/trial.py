@@ -11,7 +11,7 @@ from asymmbook.evidence.folds import FOLDS, REPEATS
 from asymmbook.evidence.tuning import NETWORKS, Setting, network_key, tuning
 from asymmlib.recipes import RECIPES, Recipe
 
-__all__ = ["BASE", "GROUPS", "LIGHT", "MATCHED", "PACES", "TrialRun", "hours", "network_key", "plan"]
+__all__ = ["BASE", "GROUPS", "LIGHT", "MATCHED", "PACES", "PLAIN", "TrialRun", "hours", "network_key", "plan"]
 
 GROUPS = {"tune": "settings, chosen on next16", "time": "training time, on a quiet machine", "a": "which network?",
           "c": "the article's experiment at its own size", "d": "what is each flaw worth?",
@@ -20,6 +20,7 @@ GROUPS = {"tune": "settings, chosen on next16", "time": "training time, on a qui
           "spread": "one setting again with other seeds", "transfer": "pre-trained or from scratch, at equal cost?",
           "weights": "by which recipe are the released weights trained?"}
 BASE = Recipe("base", image_size=64, epochs=30, batch_size=32, base_lr=0.05, data="caltech16")
+PLAIN = BASE.replace(name="64px")  # the base recipe where nothing is asked of the recipe
 LIGHT = tuple(NETWORKS)
 WIDTHS = (0.35, 0.5, 0.75, 1.0)
 # r = 0 at the width whose parameters come nearest to those of r = 1 (tests/book/test_trial.py checks 3 %)
@@ -150,13 +151,13 @@ def _heavy_rate(model, scores):
 
 def _which(tuned, scores):
     for network in LIGHT:
-        yield from _tuned_runs("a", tuned, network, BASE.replace(name="64px"), "caltech16", _folds(REPEATS))
+        yield from _tuned_runs("a", tuned, network, PLAIN, "caltech16", _folds(REPEATS))
     for network in LIGHT:
         yield from _tuned_runs("a", tuned, network, BASE.replace(name="128px", image_size=128), "caltech16", _folds())
     for model in HEAVY:
         rate, awaits = _heavy_rate(model, scores)
         for _, fold in _folds(folds=3 if model == "resnet50" else 1):
-            yield _on("a", model, BASE.replace(name="64px", base_lr=rate), "caltech16", 0, fold, awaits=awaits)
+            yield _on("a", model, PLAIN.replace(base_lr=rate), "caltech16", 0, fold, awaits=awaits)
 
 
 def _article():
@@ -190,7 +191,7 @@ def _asymmetry(tuned):
     for width in (0.5, 1.0, 0.35, 0.75):  # two widths first, in case hours end
         for network, own in (("asymmnet_large-r1", width), ("asymmnet_large-r0", width),
                              ("asymmnet_large-r0", MATCHED[width])):
-            yield from _tuned_runs("b", tuned, network, BASE.replace(name="64px"), "hundred", _folds(),
+            yield from _tuned_runs("b", tuned, network, PLAIN, "hundred", _folds(),
                                    settings={"width": own})
 
 
@@ -208,7 +209,7 @@ def _help(tuned):
             for name, change in HELP.items():
                 yield from _tuned_runs("e", tuned, network, BASE.replace(name=name, **change), pictures, where)
             if pictures == "next16":  # on caltech16, group a has these runs
-                yield from _tuned_runs("e", tuned, network, BASE.replace(name="64px"), pictures, where)
+                yield from _tuned_runs("e", tuned, network, PLAIN, pictures, where)
             recipe, awaits = _chosen(tuned, network, BASE.replace(name="source"))
             source = _on("e", network, recipe, others, awaits=awaits)
             yield source
@@ -217,7 +218,7 @@ def _help(tuned):
 
 
 def _why(tuned):
-    recipe, awaits = _chosen(tuned, "asymmnet_large-r1", BASE.replace(name="64px"))
+    recipe, awaits = _chosen(tuned, "asymmnet_large-r1", PLAIN)
     for kind in ABLATIONS:
         for repeat, fold in _folds():
             yield _on("f", f"ablation_{kind}", recipe, "caltech16", repeat, fold, awaits=awaits)

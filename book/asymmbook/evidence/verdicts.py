@@ -12,9 +12,9 @@ from asymmbook.evidence import records
 from asymmbook.evidence.folds import FOLDS, REPEATS
 from asymmbook.evidence.inference import compare_networks, holm, missed, sentence
 from asymmbook.evidence.transfer import TESTED
-from asymmbook.evidence.trial import ABLATIONS, HELP, LIGHT, MATCHED, MENDED, PAIR
+from asymmbook.evidence.trial import ABLATIONS, HELP, LIGHT, MATCHED, MENDED, PAIR, PLAIN, network_key
 
-__all__ = ["LABELS", "Side", "answered", "families", "recommended", "verdicts"]
+__all__ = ["LABELS", "WITHOUT", "Side", "answered", "families", "recommended", "verdicts"]
 
 # What sentences and tables call networks and changes of a recipe
 LABELS = {"asymmnet_large-r1": "AsymmNet-Large r = 1", "asymmnet_large-r0": "AsymmNet-Large r = 0",
@@ -31,6 +31,8 @@ CHANGES = {"flawed-ends-high": "with swings that end at the peak", "mended-sched
            "paddle-default-own-norm": "from Paddle's default start with its own batch norm"}
 COPIES = {"left": "copies on the left only", "right": "copies on the right only", "zeros": "zeros in place of copies",
           "new": "new channels in place of copies", "shuffled": "copies with their pixels in another order"}
+
+WITHOUT = ("r = 0 of the same width", "r = 0 with as many parameters")  # whom r = 1 is tested against in b
 
 
 class Side(NamedTuple):
@@ -51,15 +53,16 @@ def _side(name, group, network, recipe, runs=FOLDS, pictures="caltech16", repeat
 
 def _base(network):
     """Group a's runs of the first repeat, which e, f and default are held against."""
-    return _side(LABELS[network], "a", network, "64px", repeat=0)
+    return _side(LABELS[network], "a", network, PLAIN.name, repeat=0)
 
 
 def _changed(group, network, recipe, **more):
     return _side(f"{LABELS[network]} {CHANGES[recipe]}", group, network, recipe, **more)
 
 
-def _widths(name, network, widths):
-    return Side(name, tuple({"group": "b", "network": f"{network}-w{width:g}", "recipe": "64px"} for width in widths),
+def _widths(name, rate, widths):
+    networks = [network_key("asymmnet_large", {"asymmrate": rate, "width": width}) for width in widths]
+    return Side(name, tuple({"group": "b", "network": network, "recipe": PLAIN.name} for network in networks),
                 FOLDS * len(widths))
 
 
@@ -67,19 +70,19 @@ def families(folder: Path | None = None) -> dict[str, list[tuple[Side, ...]]]:
     """{family: pairs of `Side`}, as the protocol lists them; of e, once next16 has chosen."""
     tested = {f"a, {size}": [tuple(_side(LABELS[name], "a", name, size, runs) for name in (PAIR[0], other))
                              for other in LIGHT if other != PAIR[0]]
-              for size, runs in (("64px", FOLDS * REPEATS), ("128px", FOLDS))}
+              for size, runs in ((PLAIN.name, FOLDS * REPEATS), ("128px", FOLDS))}
     for network in PAIR:
         changes = ["flawed-ends-high", *(f"mended-{name}" for name in MENDED), "mended-all"]
         tested[f"d, {network}"] = [(_changed("d", network, recipe),
                                     _side("the article's recipe", "d", network, "flawed")) for recipe in changes
                                    if (network, recipe) != (PAIR[1], "mended-weight-decay")]
-    rate1 = _widths("r = 1", "asymmnet_large-r1", MATCHED)
-    tested["b"] = [(rate1, _widths("r = 0 of the same width", "asymmnet_large-r0", MATCHED)),
-                   (rate1, _widths("r = 0 with as many parameters", "asymmnet_large-r0", MATCHED.values()))]
+    rate1 = _widths("r = 1", 1, MATCHED)
+    tested["b"] = [(rate1, _widths(WITHOUT[0], 0, MATCHED)),
+                   (rate1, _widths(WITHOUT[1], 0, MATCHED.values()))]
     chosen = {network: recommended(network, folder) for network in PAIR}
     tested["e"] = [(_changed("e", network, change, repeat=0), _base(network))
-                   for network, change in chosen.items() if change not in (None, "64px")]
-    tested["f"] = [(_base(PAIR[0]), _side(COPIES[kind], "f", f"ablation_{kind}", "64px")) for kind in ABLATIONS]
+                   for network, change in chosen.items() if change not in (None, PLAIN.name)]
+    tested["f"] = [(_base(PAIR[0]), _side(COPIES[kind], "f", f"ablation_{kind}", PLAIN.name)) for kind in ABLATIONS]
     starts = [(network, "paddle-default") for network in (*PAIR, "mobilenet_v3_large")]
     starts.append(("mobilenet_v3_large", "paddle-default-own-norm"))
     tested["default"] = [(_base(network), _changed("default", network, recipe)) for network, recipe in starts]
@@ -90,13 +93,13 @@ def families(folder: Path | None = None) -> dict[str, list[tuple[Side, ...]]]:
 
 
 def recommended(network: str, folder: Path | None = None) -> str | None:
-    """The recipe of group e with the highest mean on next16 ("64px" for no change); None while one is incomplete."""
+    """The recipe of group e with the highest mean on next16 (`PLAIN` for no change); None while one is incomplete."""
     runs = records.read_runs(folder)
     if runs.empty:
         return None
     mine = runs[(runs["group"] == "e") & (runs["network"] == network) & (runs["pictures"] == "next16")]
     by_recipe = mine.groupby("recipe")["top1"].agg(["mean", "size"])
-    wanted = ["64px", *HELP, "pretrained"]
+    wanted = [PLAIN.name, *HELP, "pretrained"]
     if not set(wanted) <= set(by_recipe.index) or (by_recipe["size"] < FOLDS).any():
         return None
     return max(wanted, key=lambda recipe: by_recipe["mean"][recipe])

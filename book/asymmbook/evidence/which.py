@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from asymmbook.evidence import records
-from asymmbook.evidence.trial import LIGHT, plan
+from asymmbook.evidence.trial import LIGHT, PLAIN, plan
 from asymmbook.evidence.verdicts import LABELS
 
 __all__ = ["REFERENCE", "accuracies", "curve_bands", "group_a", "hardest", "heavy", "on_front", "optimism",
@@ -21,7 +21,7 @@ COLUMNS = ["name", "macs", "params", "runs", "top1", "sd", "low", "high", "per_c
            "train_ms"]
 
 
-def group_a(recipe: str = "64px", folder: Path | None = None) -> tuple[pd.DataFrame, int, int]:
+def group_a(recipe: str = PLAIN.name, folder: Path | None = None) -> tuple[pd.DataFrame, int, int]:
     """The light networks' recorded runs by a recipe, with `name`, and how many of them are done, planned."""
     runs, names = records.read_runs(folder), {run.name for run in plan(records.scores(folder)) if run.group == "a"
                                               and run.recipe.name == recipe and run.network in LIGHT}
@@ -37,7 +37,7 @@ def _complete(recipe, folder):
     return mine if done == planned else mine.iloc[:0]
 
 
-def accuracies(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+def accuracies(recipe: str = PLAIN.name, folder: Path | None = None) -> pd.DataFrame:
     """A row a light network, in the plan's order.
 
     Columns: name, macs, params, runs; shares after the last epoch: top1 (over all pictures), sd, low and high (runs'
@@ -73,7 +73,7 @@ def on_front(costs: ArrayLike, values: ArrayLike) -> np.ndarray:
                      for cost, value in zip(costs, values, strict=True)], bool)
 
 
-def run_curves(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+def run_curves(recipe: str = PLAIN.name, folder: Path | None = None) -> pd.DataFrame:
     """The curves of the light networks' runs, a row a run and epoch, with name and seed."""
     mine, curves = _complete(recipe, folder), records.read_curves(folder)
     if mine.empty:
@@ -81,14 +81,15 @@ def run_curves(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame
     return mine[["run", "name", "seed"]].merge(curves, on="run")
 
 
-def curve_bands(recipe: str = "64px", column: str = "eval_top1", folder: Path | None = None) -> dict[str, pd.DataFrame]:
+def curve_bands(recipe: str = PLAIN.name, column: str = "eval_top1",
+                folder: Path | None = None) -> dict[str, pd.DataFrame]:
     """{network: DataFrame with epoch, mean, low, high, runs}: mean, least and largest over runs, epoch by epoch."""
     curves = run_curves(recipe, folder)
     return {name: rows.groupby("epoch")[column].agg(mean="mean", low="min", high="max", runs="size").reset_index()
             for name, rows in curves.groupby("name", sort=False)}
 
 
-def said_by(name: str, recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+def said_by(name: str, recipe: str = PLAIN.name, folder: Path | None = None) -> pd.DataFrame:
     """What a light network's runs say, as `records.answers` has it. name: as in the tables here.
 
     Raises `ValueError` for a network without all its runs.
@@ -99,7 +100,7 @@ def said_by(name: str, recipe: str = "64px", folder: Path | None = None) -> pd.D
     return records.answers(mine[mine["name"] == name], folder)
 
 
-def hardest(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+def hardest(recipe: str = PLAIN.name, folder: Path | None = None) -> pd.DataFrame:
     """The pictures by how many of all answers about them are wrong, most first: name, class, wrong, answers, seen_as.
 
     Every light network answers once a repeat, by the run that held the picture out. `seen_as` is the most frequent
@@ -127,7 +128,7 @@ def _most(seen):
     return counts[counts == counts.iloc[0]].sort_index().to_dict()
 
 
-def optimism(recipe: str = "64px", folder: Path | None = None) -> pd.DataFrame:
+def optimism(recipe: str = PLAIN.name, folder: Path | None = None) -> pd.DataFrame:
     """How much choosing the epoch on the held-out pictures themselves would flatter, a row a run.
 
     Columns: run, name, best_top1 (of its best epoch), last_top1 and points.

@@ -15,11 +15,12 @@ import pandas as pd
 from asymmbook.evidence import records
 from asymmbook.evidence.folds import FOLDS, class_sets
 from asymmbook.evidence.inference import Difference, compare_networks
-from asymmbook.evidence.trial import MATCHED
+from asymmbook.evidence.trial import MATCHED, network_key
+from asymmbook.evidence.verdicts import WITHOUT
 
 __all__ = ["AGAINST", "accuracies", "by_width", "done", "together", "trend"]
 
-AGAINST = ("r = 0 of the same width", "r = 0 with as many parameters", "r = 0 with as many MACs, off the curve")
+AGAINST = (*WITHOUT, "r = 0 with as many MACs, off the curve")
 KEYS = ["picture", "run"]
 
 
@@ -42,8 +43,8 @@ def _trio(width):
 
 
 def _runs_of(runs, rate, width):
-    chosen = {"group": "b", "network": f"asymmnet_large-r{rate}-w{width:g}"}
-    return records.matching(runs, chosen) if "group" in runs else runs
+    network = network_key("asymmnet_large", {"asymmrate": rate, "width": width})
+    return records.matching(runs, {"group": "b", "network": network}) if "group" in runs else runs
 
 
 def done(folder: Path | None = None) -> list[float]:

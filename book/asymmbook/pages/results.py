@@ -9,14 +9,13 @@ import pandas as pd
 
 from asymmbook.evidence import article_size, records, which
 from asymmbook.evidence.inference import compare_networks, points
-from asymmbook.evidence.trial import BASE, PICTURES
+from asymmbook.evidence.trial import BASE, PICTURES, PLAIN
 from asymmbook.evidence.verdicts import LABELS, answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, machines, markdown_table, percent, ranges
 
 __all__ = ["article", "costs", "hardest", "heavy", "limits", "networks", "origin", "sides", "twins"]
 
-HEADLINE = "64px"
 TWINS = "asymmnet_large-r0", "mobilenet_v3_large"
 SHOWN = 12  # rows of the table of hard pictures
 ABOUT = ("a", "d", "tune", "time")  # the trial's groups that the page speaks of
@@ -42,7 +41,7 @@ LIMITS = """
 def networks(folder: Path | None = None) -> str:
     """The accuracies of the light networks at 64 and, when they are done, 128 pixels."""
     return "\n\n".join(f"**At {recipe.removesuffix('px')} pixels**\n\n{_networks(recipe, folder)}"
-                       for recipe in (HEADLINE, "128px"))
+                       for recipe in (PLAIN.name, "128px"))
 
 
 def _networks(recipe, folder):
@@ -60,7 +59,7 @@ def _networks(recipe, folder):
 
 def costs(folder: Path | None = None) -> str:
     """MACs, parameters and time of training, and which networks nothing beats in both accuracy and MACs."""
-    table = which.accuracies(HEADLINE, folder)
+    table = which.accuracies(PLAIN.name, folder)
     if table.empty:
         return "Open: not all runs are recorded."
     shown = pd.DataFrame({"network": table["name"], "MACs": table["macs"].map(thousands),
@@ -73,10 +72,10 @@ def costs(folder: Path | None = None) -> str:
 
 def twins(folder: Path | None = None) -> str:
     """How near AsymmNet-Large with r = 0 and MobileNetV3-Large are, two rows of the table that ask nearly the same."""
-    table, names = which.accuracies(HEADLINE, folder).set_index("name"), [LABELS[name] for name in TWINS]
+    table, names = which.accuracies(PLAIN.name, folder).set_index("name"), [LABELS[name] for name in TWINS]
     if table.empty:
         return "Open: not all runs are recorded."
-    found = compare_networks(*(which.said_by(name, HEADLINE, folder) for name in names))
+    found = compare_networks(*(which.said_by(name, PLAIN.name, folder) for name in names))
     params = table["params"].loc[names].tolist()
     return (f"{names[1]} has the same blocks as {names[0]}: {abs(params[0] - params[1]):,} of {params[0]:,} parameters "
             f"make the difference. The two, which no test compares, lie {points(*found[:3])} apart. So where "
@@ -124,7 +123,7 @@ def article(folder: Path | None = None) -> str:
 
 def hardest(folder: Path | None = None) -> str:
     """The pictures that most answers are wrong about."""
-    table = which.hardest(HEADLINE, folder)
+    table = which.hardest(PLAIN.name, folder)
     if table.empty:
         return "Open: not all runs are recorded."
     answers = table["answers"].iloc[0]
@@ -139,10 +138,10 @@ def hardest(folder: Path | None = None) -> str:
 
 def limits(folder: Path | None = None) -> str:
     """What may be concluded, and what not."""
-    table, known = which.accuracies(HEADLINE, folder), answered(f"a, {HEADLINE}", folder)
+    table, known = which.accuracies(PLAIN.name, folder), answered(f"a, {PLAIN.name}", folder)
     if table.empty or known is None:
         return "Open: not all runs are recorded."
-    apart, flattery = 100 * (table["high"] - table["low"]), which.optimism(HEADLINE, folder)["points"]
+    apart, flattery = 100 * (table["high"] - table["low"]), which.optimism(PLAIN.name, folder)["points"]
     return LIMITS.format(
         pictures=PICTURES["caltech16"], size=BASE.image_size, epochs=BASE.epochs, tests=len(known),
         sharpest=100 * known["missed"].min(), bluntest=100 * known["missed"].max(), nearest=apart.min(),

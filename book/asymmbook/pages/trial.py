@@ -11,7 +11,7 @@ import pandas as pd
 
 from asymmbook.evidence import records
 from asymmbook.evidence.statistics import LEVEL
-from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, PAIR, plan
+from asymmbook.evidence.trial import BASE, GROUPS, HEAVY, LIGHT, PAIR, PLAIN, plan
 from asymmbook.evidence.tuning import NETWORKS, Setting, grid_scores, tuning
 from asymmbook.evidence.verdicts import CHANGES, LABELS, answered, families
 from asymmbook.figures.style import thousands
@@ -23,9 +23,8 @@ __all__ = ["answers", "differences", "gap", "made_again", "rates", "scale_senten
            "settings", "state", "treatment"]
 
 CLASSES = 16
-BASE_OF_A = "64px"  # the recipe of group a that the repeats are of
 TREATED = [name for name in LIGHT if name not in ("asymmnet_large-r0", "asymmnet_large-r2")]  # built like r = 1
-QUESTIONS = {"a, 64px": "Which network? 64 pixels", "a, 128px": "Which network? 128 pixels",
+QUESTIONS = {f"a, {PLAIN.name}": "Which network? 64 pixels", "a, 128px": "Which network? 128 pixels",
              "d, asymmnet_large-r1": "What is each flaw worth to AsymmNet-Large?",
              "d, mobilenet_v2": "What is each flaw worth to MobileNetV2?",
              "b": "Does the asymmetry pay where the paper says?", "e": "What would help more than the architecture?",
@@ -161,7 +160,7 @@ def made_again(folder: Path | None = None) -> str:
     where = {"pictures": "caltech16", "repeat": 0, "fold": 0}
     for network in PAIR:
         mine = records.matching(runs, {"network": network, **where})
-        mine = mine[(mine["group"] == "spread") | ((mine["group"] == "a") & (mine["recipe"] == BASE_OF_A))]
+        mine = mine[(mine["group"] == "spread") | ((mine["group"] == "a") & (mine["recipe"] == PLAIN.name))]
         said = [records.answers(mine[mine["run"] == run], folder)["predicted"].to_numpy() for run in mine["run"]]
         apart = [(first != second).sum() for first, second in combinations(said, 2)]
         least, most = (percent(bound) for bound in (mine["top1"].min(), mine["top1"].max()))

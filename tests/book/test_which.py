@@ -51,6 +51,7 @@ def small(tmp_path, monkeypatch):
         curves += [{"run": run.name, "epoch": epoch, "eval_top1": top1 + 0.1 * run.fold}
                    for epoch, top1 in ((1, 0.5), (2, 0.8), (3, 0.6))]
     rows.append({**rows[0], "run": "time-x", "group": "time", "images_per_s": 500.0})
+    rows += [{**rows[0], "run": name, "group": "time", "network": "vgg19"} for name in ("time-y", "time-z")]  # twice
     for table, content in (("runs", rows), ("curves", curves)):
         pd.DataFrame(content).to_csv(folder / f"{table}.csv", index=False)
     np.savez(folder / "predictions-a.npz", **arrays)

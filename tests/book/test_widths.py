@@ -6,7 +6,7 @@ import pytest
 from asymmbook.evidence import article_size, records, widths
 from asymmbook.evidence.folds import FOLDS
 from asymmbook.evidence.inference import compare_networks
-from asymmbook.evidence.trial import BASE, HEAVY, MATCHED, PACES, PAIR, plan
+from asymmbook.evidence.trial import BASE, HEAVY, MATCHED, PAIR, PLAIN, plan
 from asymmbook.figures.widths import plot_widths
 from asymmbook.pages import results
 from asymmbook.pages import widths as pages
@@ -139,27 +139,36 @@ def test_the_article_at_its_own_size(tmp_path):
     table = article_size.accuracies(tmp_path)
     assert table["name"].tolist() == ["AsymmNet-Large r = 1, as published", "AsymmNet-Large r = 1, mended",
                                       "MobileNetV2, mended"]
-    assert table.iloc[0][["right", "pictures", "best", "best_epoch", "hours"]].tolist() == [5, 10, 0.7, 2, 2]
+    assert table.iloc[0][["top1", "pictures", "best", "best_epoch"]].tolist() == [0.5, 10, 0.7, 2]
     assert list(article_size.curves(tmp_path)) == table["name"].tolist()
     assert all(len(rows) == 3 for rows in article_size.curves(tmp_path).values())
     text = results.article(tmp_path)
-    assert "| MobileNetV2, mended | 50.0 | 40.0 | 90.0 | 70.0 (2) | 2.0 |" in text and "decides nothing" in text
+    assert "| MobileNetV2, mended | 50.0 | 40.0 | 90.0 | 70.0 (2) |" in text and "decides nothing" in text
+
+
+def test_a_run_of_the_article_that_diverges_at_once_has_no_best_epoch(tmp_path):
+    article_runs(tmp_path)
+    path = records.trial_dir(tmp_path) / "curves.csv"
+    rows = pd.read_csv(path)
+    rows[~rows["run"].str.contains("mobilenet")].to_csv(path, index=False)
+    text = results.article(tmp_path)
+    assert "| MobileNetV2, mended | 50.0 | 40.0 | 90.0 | diverged |" in text and text.count("70.0 (2)") == 2
 
 
 def test_the_article_without_all_its_runs(tmp_path):
     article_runs(tmp_path, left=1)
     assert article_size.accuracies(tmp_path).empty and article_size.curves(tmp_path) == {}
-    assert results.article(tmp_path).startswith("Open: not all runs are recorded. Not run: ResNet50 (about ")
+    text = results.article(tmp_path)
+    assert text.startswith("Open: not all runs are recorded. Not run: ResNet50 (not timed yet) and ")
 
 
 def test_what_was_not_run_is_counted_by_its_pace(tmp_path):
-    """A sixteenth of the pace at 64 pixels; by the plan where none is recorded."""
-    def expected(pace):
-        return (12 + 1817 * 0.8 * 100 / (pace / 16)) / 3600
-    hours = article_size.not_run(tmp_path)
-    assert hours["VGG19"] == pytest.approx(expected(PACES["vgg19", 64])) and len(hours) == len(HEAVY)
+    """A sixteenth of the pace at 64 pixels; nothing where none is recorded."""
+    assert all(np.isnan(hours) for hours in article_size.not_run(tmp_path).values())
     article_runs(tmp_path)
-    assert article_size.not_run(tmp_path)["VGG19"] == pytest.approx(expected(16.0))
+    hours = article_size.not_run(tmp_path)
+    assert hours["VGG19"] == pytest.approx((12 + 1817 * 0.8 * 100 / (16.0 / 16)) / 3600) and len(hours) == len(HEAVY)
+    assert "VGG19 (about 40 hours of one thread, by its pace at 64 pixels)" in results.article(tmp_path)
 
 
 def test_vgg19_is_timed_at_a_rate_of_its_own():
@@ -176,10 +185,13 @@ def test_vgg19_is_timed_at_a_rate_of_its_own():
 def test_left_and_right_are_held_against_each_other(tmp_path, monkeypatch):
     """Two answers a network: left is right once more."""
     monkeypatch.setattr(results, "answered", lambda family, folder: family)
-    runs = pd.DataFrame({"run": ["l", "r"], "group": "f", "network": ["ablation_left", "ablation_right"]})
+    runs = pd.DataFrame({"run": ["a", "l", "r"], "group": ["a", "f", "f"],
+                         "network": [PAIR[0], "ablation_left", "ablation_right"], "recipe": PLAIN.name,
+                         "macs": [100, 99, 98], "params": [200, 200, 190]})
     monkeypatch.setattr(records, "read_runs", lambda folder: runs)
     monkeypatch.setattr(records, "answers", lambda rows, folder: pd.DataFrame(
         {"picture": [1, 2], "run": "r0f0", "right": [True, rows["run"].item() == "l"]}))
-    assert "Left less right: +50.0 points" in results.sides(tmp_path)
+    text = results.ablations(tmp_path)
+    assert "Left less right: +50.0 points" in text and "by -2.0 to -1.0 %, parameters by -5.0 to +0.0 %" in text
     monkeypatch.setattr(results, "answered", lambda family, folder: None)
-    assert results.sides(tmp_path).startswith("Open")
+    assert results.ablations(tmp_path).startswith("Open")

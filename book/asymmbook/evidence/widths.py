@@ -88,7 +88,8 @@ def _require(wanted, folder):
 def together(against: str, untuned: bool = False, folder: Path | None = None) -> Difference:
     """r = 1 less an opponent (of `AGAINST`) over all widths.
 
-    untuned: without the pictures of the classes on which rates and weight decays were chosen. Raises `ValueError` until
+    Runs of different widths count as independent, though they share folds and seeds. untuned: without the pictures of
+    the classes on which rates and weight decays were chosen. Raises `ValueError` until
     all widths are done.
     """
     _require(MATCHED, folder)

@@ -21,7 +21,7 @@ __all__ = ["plot_accuracy", "plot_bands", "plot_differences", "plot_fronts", "pl
 
 FAR = 3  # times the middle half's spread below it: as statisticians mark what lies far out
 ROOF_COLOURS = ("vermilion", "blue", "green", "purple", "orange")
-LABEL = 36  # characters of a line beside an axis
+LABEL = 30  # characters of a line beside an axis
 EDGE = 0.008  # how far above the lower edge such a mark stands
 BESIDE = 0.03  # of the axis: the least distance of two points of nearly equal cost
 
@@ -161,7 +161,8 @@ def plot_differences(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
             axis.plot([100 * row.low, 100 * row.high], [place, place], color=colour)
             axis.plot(100 * row.mean, place, "o", color=colour, markerfacecolor=colour if row.shown else "white")
         labels = [textwrap.fill(label, LABEL) for label in table["label"]]
-        axis.set(title=name, yticks=range(len(table)), yticklabels=labels, ylim=(len(table) - 0.5, -0.5))
+        axis.set(yticks=range(len(table)), yticklabels=labels, ylim=(len(table) - 0.5, -0.5))
+        axis.set_title(name if len(tables) > 1 else "")  # of a single panel, the figure's title says it
         axis.grid(axis="x")
         axis.grid(axis="y", visible=False)
     axes[-1, 0].set_xlabel("points, 95 % interval")

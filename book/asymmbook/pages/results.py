@@ -1,4 +1,4 @@
-"""What `book/results.md` shows of the trial's first question, which network: Markdown, one function a section.
+"""What `book/results.md` shows of the trial: Markdown, one function a section.
 
 Numbers come from `asymmbook.evidence.which` and `verdicts`; here they become tables and sentences. Every function
 takes a folder of results (None: the project's).
@@ -9,22 +9,22 @@ import pandas as pd
 
 from asymmbook.evidence import article_size, records, which
 from asymmbook.evidence.inference import compare_networks, points
-from asymmbook.evidence.trial import BASE, PICTURES, PLAIN
+from asymmbook.evidence.trial import BASE, PAIR, PICTURES, PLAIN
 from asymmbook.evidence.verdicts import LABELS, answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, machines, markdown_table, percent, ranges
 
-__all__ = ["article", "costs", "hardest", "heavy", "limits", "networks", "origin", "sides", "twins"]
+__all__ = ["ablations", "article", "costs", "hardest", "heavy", "limits", "networks", "origin", "twins"]
 
 TWINS = "asymmnet_large-r0", "mobilenet_v3_large"
 SHOWN = 12  # rows of the table of hard pictures
-ABOUT = ("a", "d", "tune", "time")  # the trial's groups that the page speaks of
+ABOUT = ("a", "c", "d", "f", "tune", "time")  # the trial's groups that the page speaks of
 
 LIMITS = """
 - **May be concluded:** how these networks rank on {pictures:,} pictures of sixteen classes, at {size} × {size} pixels,
   after {epochs} epochs from random weights, each at the rate that one rule has chosen for it; and only where a
   difference is called shown.
-- **May not:** anything about ImageNet, where the paper measured; about other sizes than those of the tables, or longer
+- **May not:** anything about ImageNet, where the paper measured; about other sizes than 64 and 128 pixels, or longer
   training; or about networks that start from other weights ([transfer](transfer.md)).
 - "No difference is shown" does not mean that there is none. Of the {tests} comparisons at this size, the sharpest
   would miss one of less than {sharpest:.1f} points more than one time in five, the bluntest one of less than
@@ -93,32 +93,40 @@ def heavy(folder: Path | None = None) -> str:
         for row in rows.itertuples(index=False))
 
 
-def sides(folder: Path | None = None) -> str:
-    """How far the networks with a copy on the left and on the right lie apart, which differ in nothing but luck."""
+def ablations(folder: Path | None = None) -> str:
+    """What the networks of group f cost beside the original, and how far left and right, which are one, lie apart."""
     if answered("f", folder) is None:
         return "Open: not all runs are recorded."
-    said = [records.answers(records.matching(records.read_runs(folder), {"group": "f", "network": f"ablation_{side}"}),
-                            folder) for side in ("left", "right")]
-    return ("Left and right are one network whose channels are numbered in two ways, since the layers behind treat all "
-            "channels alike. So the two, which no test compares, should differ by luck alone. Left less right: "
-            f"{points(*compare_networks(*said)[:3])}.")
+    runs = records.read_runs(folder)
+    original = records.matching(runs, {"group": "a", "network": PAIR[0], "recipe": PLAIN.name}).iloc[0]
+    changed = runs[runs["group"] == "f"]
+    macs, params = (100 * (changed[cost] / original[cost] - 1) for cost in ("macs", "params"))
+    said = [records.answers(changed[changed["network"] == f"ablation_{side}"], folder) for side in ("left", "right")]
+    return (f"Beside the original, MACs of the changed networks differ by {macs.min():+.1f} to {macs.max():+.1f} %, "
+            f"parameters by {params.min():+.1f} to {params.max():+.1f} %.\n\nLeft and right are one network whose "
+            "channels are numbered in two ways, since the layers behind treat all channels alike. So the two, which no test "
+            "compares, should differ by luck alone, which leaves 0 out of such an interval one time in twenty. Left "
+            f"less right: {points(*compare_networks(*said)[:3])}.")
 
 
 def article(folder: Path | None = None) -> str:
     """The article's experiment at its own size: what its runs say, and the runs that were left out."""
     table = article_size.accuracies(folder)
-    left = " and ".join(f"{name} (about {hours:.0f} hours of one thread)"
-                        for name, hours in article_size.not_run(folder).items())
+    left = " and ".join(f"{name} ({_estimate(hours)})" for name, hours in article_size.not_run(folder).items())
     left = f"Not run: {left}."
     if table.empty:
         return f"Open: not all runs are recorded. {left}"
     shown = pd.DataFrame({
-        "network and recipe": table["name"], "top-1": (table["right"] / table["pictures"]).map(percent),
+        "network and recipe": table["name"], "top-1": table["top1"].map(percent),
         "per class": table["per_class"].map(percent), "in training": table["train_top1"].map(percent),
-        "best epoch": [f"{percent(row.best)} ({row.best_epoch})" for row in table.itertuples()],
-        "hours": table["hours"].map("{:.1f}".format)})
-    return (f"{markdown_table(shown)}\n\nEach is one run on the same {table['pictures'].iloc[0]} pictures, and one run "
-            f"decides nothing. {left}")
+        "best epoch": [f"{percent(row.best)} ({row.best_epoch:.0f})" if row.best >= 0 else "diverged"
+                       for row in table.itertuples()]})
+    return (f"{markdown_table(shown)}\n\nEach is one run, judged on the same {table['pictures'].iloc[0]:.0f} pictures, "
+            f"and one run decides nothing. {left}")
+
+
+def _estimate(hours):
+    return "not timed yet" if pd.isna(hours) else f"about {hours:.0f} hours of one thread, by its pace at 64 pixels"
 
 
 def hardest(folder: Path | None = None) -> str:

@@ -28,7 +28,7 @@ QUESTIONS = {f"a, {PLAIN.name}": "Which network? 64 pixels", "a, 128px": "Which 
              "d, asymmnet_large-r1": "What is each flaw worth to AsymmNet-Large?",
              "d, mobilenet_v2": "What is each flaw worth to MobileNetV2?",
              "b": "Does the asymmetry pay where the paper says?", "e": "What would help more than the architecture?",
-             "f": "Must copies be copies?", "default": "What does Paddle's default cost?",
+             "f": "Why? Must copies be copies?", "default": "What does Paddle's default cost?",
              "transfer": "Pre-trained or from scratch, at equal cost?"}
 ARTICLE = Setting(RECIPES["article-fixed"].base_lr, RECIPES["article-fixed"].weight_decay)
 CHOSEN = ("learning rate", "weight decay", "top-1", "second best", f"at {ARTICLE.rate:g} and {ARTICLE.decay:g}")

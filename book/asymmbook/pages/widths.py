@@ -39,11 +39,11 @@ def sentences(folder: Path | None = None) -> str:
     """What group b says beside its tests: over all widths, without the tuning classes, and "the smaller, the more"."""
     missing = [f"× {width:g}" for width in MATCHED if width not in widths.done(folder)]
     if missing:
-        return (f"Open: not all runs are recorded at the widths {' and '.join(missing)}. The two tests, over all "
+        return (f"Open: not all runs are recorded at the widths {', '.join(missing)}. The two tests, over all "
                 "widths together, and the trend from the narrowest to the widest network wait for them.")
     items = [f"Over all widths, r = 1 less {name}: {points(*widths.together(name, folder=folder)[:3])}; without the "
              f"classes that chose the rates: {points(*widths.together(name, True, folder)[:3])}."
              for name in widths.AGAINST]
-    ends = f"The gain of r = 1 at × {min(MATCHED):g} less that at × {max(MATCHED):g}"
+    ends = f"What r = 1 adds at × {min(MATCHED):g} less that at × {max(MATCHED):g}"
     items += [f"{ends}, against {name}: {points(*widths.trend(name, folder)[:3])}." for name in widths.AGAINST]
     return bullets(items)

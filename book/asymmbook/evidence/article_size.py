@@ -32,7 +32,8 @@ def accuracies(folder: Path | None = None) -> pd.DataFrame:
     labels = [f"{LABELS[network]}, {RECIPES[recipe]}" for network, recipe in mine[["network", "recipe"]].to_numpy()]
     return pd.DataFrame({
         "name": labels, "pictures": mine["held_out_pictures"], "top1": mine["top1"],
-        "per_class": mine["per_class_top1"], "train_top1": mine["train_top1"], "best": best["max"], "best_epoch": best["idxmax"]}).reset_index()
+        "per_class": mine["per_class_top1"], "train_top1": mine["train_top1"], "best": best["max"],
+        "best_epoch": best["idxmax"]}).reset_index()
 
 
 def curves(folder: Path | None = None) -> dict[str, pd.DataFrame]:

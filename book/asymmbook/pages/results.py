@@ -104,9 +104,9 @@ def ablations(folder: Path | None = None) -> str:
     said = [records.answers(changed[changed["network"] == f"ablation_{side}"], folder) for side in ("left", "right")]
     return (f"Beside the original, MACs of the changed networks differ by {macs.min():+.1f} to {macs.max():+.1f} %, "
             f"parameters by {params.min():+.1f} to {params.max():+.1f} %.\n\nLeft and right are one network whose "
-            "channels are numbered in two ways, since the layers behind treat all channels alike. So the two, which no test "
-            "compares, should differ by luck alone, which leaves 0 out of such an interval one time in twenty. Left "
-            f"less right: {points(*compare_networks(*said)[:3])}.")
+            "channels are numbered in two ways, since the layers behind treat all channels alike. So the two, which no "
+            "test compares, should differ by luck alone, which leaves 0 out of such an interval one time in twenty. "
+            f"Left less right: {points(*compare_networks(*said)[:3])}.")
 
 
 def article(folder: Path | None = None) -> str:

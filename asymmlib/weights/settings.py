@@ -1,8 +1,8 @@
 """Settings in the metadata of every safetensors file that we write: what network it is of, and of which pictures.
 
-JSON under `SETTINGS`: variant, width, asymmrate and port of an AsymmNet (of another network its class, and the epsilon
-of its batch norms), classes (their names, or how many), and size, mean and std of the pictures, null where nobody said
-them. They are checked on loading.
+JSON under `SETTINGS`: variant, width, asymmrate and port of an AsymmNet (of another network, or of one whose blocks
+were replaced, its class, and the epsilon of its batch norms), classes (their names, or how many), and size, mean and
+std of the pictures, null where nobody said them. They are checked on loading.
 """
 import json
 from collections.abc import Mapping
@@ -31,9 +31,23 @@ def complete(network: nn.Layer, metadata: Mapping[str, str] | None) -> dict[str,
     known = {key: None for key in PICTURES} | json.loads((metadata or {}).get(SETTINGS, "{}"))
     last = [layer for layer in network.sublayers(include_self=True) if isinstance(layer, nn.Linear)]
     known["classes"] = known["classes"] or (last[-1].weight.shape[1] if last else None)
-    own = ({key: getattr(network, key) for key in NETWORK} if isinstance(network, AsymmNet)
-           else {"network": type(network).__name__, "epsilon": _epsilon(network)})
+    own = _own(network) if _as_built(network) else {"network": _name(network), "epsilon": _epsilon(network)}
     return {**(metadata or {}), SETTINGS: json.dumps({**own, **known}, ensure_ascii=False)}
+
+
+def _own(network):
+    return {key: getattr(network, key) for key in NETWORK}
+
+
+def _as_built(network):
+    """Whether a network is an AsymmNet with the blocks of its own settings."""
+    return isinstance(network, AsymmNet) and same_network(_own(network), network)
+
+
+def _name(network):
+    """What a file calls a network that no settings of an AsymmNet describe."""
+    changed = isinstance(network, AsymmNet) and not _as_built(network)
+    return type(network).__name__ + (" with other blocks" if changed else "")
 
 
 def _epsilon(network):
@@ -78,14 +92,14 @@ def same_network(settings: Mapping[str, Any], network: AsymmNet) -> bool:
 
 def check_network(network: nn.Layer, settings: Mapping[str, Any], source: Path | str) -> None:
     """Raise `ValueError` where a file's settings are of another network than this one, whatever the shapes say."""
-    if isinstance(network, AsymmNet) and "variant" in settings:
+    own = _name(network)
+    if _as_built(network) and "variant" in settings:
         if not same_network(settings, network):
-            own = {key: getattr(network, key) for key in NETWORK}
-            raise ValueError(f"{source} is of {shown(settings)}, and this network is {shown(own)}: "
-                             + _remedy(settings, own))
-    elif settings.get("network", type(network).__name__) != type(network).__name__ or "variant" in settings:
+            raise ValueError(f"{source} is of {shown(settings)}, and this network is {shown(_own(network))}: "
+                             + _remedy(settings, _own(network)))
+    elif "variant" in settings or settings.get("network", own) != own:
         theirs = settings.get("network") or shown(settings)
-        raise ValueError(f"{source} is of {theirs}, and this network is {type(network).__name__}")
+        raise ValueError(f"{source} is of {theirs}, and this network is {own}")
 
 
 def _remedy(settings, own):

@@ -392,6 +392,15 @@ def test_train_measure_and_record(small, home):
     assert len(again) == 2
 
 
+@pytest.mark.slow
+def test_a_network_with_changed_copies_is_trained_and_measured(small, home):
+    """Its blocks are not those of its settings, which its weights must not claim."""
+    run = small[0]._replace(group="f", model="ablation_zeros", settings={})
+    trial_work.train_and_measure(run, run.name)
+    with np.load(trial_runner.runs_dir() / run.name / "predictions.npz") as stored:
+        assert len(stored["predicted"]) == 6 and trial_work.NOBODY not in stored["predicted"]
+
+
 def test_a_run_that_diverges_is_wrong_about_everything(small, monkeypatch):
     def explode(*args, **settings):
         from asymmlib.runs import Run

@@ -5,17 +5,19 @@ import pickle
 import struct
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 from safetensors.numpy import load_file, save_file
 
 from asymmbook.evidence.reference import REFERENCE, draw_batch, key, load_drawn, read_arrays
 from asymmlib.__main__ import main
 from asymmlib.checkpoint import load_checkpoint, save_checkpoint
 from asymmlib.models import create_model
-from asymmlib.network import PORTS, AsymmNet, plan_blocks
+from asymmlib.network import PORTS, AsymmetricalBottleneck, AsymmNet, plan_blocks
 from asymmlib.weights.contents import read_contents
 from asymmlib.weights.convert import convert, start_from
 from asymmlib.weights.find import find_network
@@ -283,6 +285,34 @@ def test_settings_stand_in_every_file(tmp_path):
     assert settings(tmp_path / "again.safetensors") == known | pictures and converted.width == 0.5
     save_weights(create_model("mobilenet_v2", 3), path)
     assert settings(path) == {"network": "MobileNetV2", "epsilon": 1e-5, "classes": 3, **nothing}
+
+
+class Doubled(AsymmetricalBottleneck):
+    """Of the same shapes as the block that it replaces, and of another function."""
+
+    def __init__(self, plan):
+        super().__init__(replace(plan, activation="relu"))
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_network_with_other_blocks_is_no_network_of_its_settings(tmp_path):
+    def changed():
+        network = AsymmNet("small", 3, 0.35, 1)
+        network.blocks = nn.LayerList([Doubled(block.plan) for block in network.blocks])
+        return network
+    path, x = tmp_path / "changed.safetensors", paddle.rand([1, 3, 32, 32])
+    network, again, plain = changed(), changed(), AsymmNet("small", 3, 0.35, 1)
+    save_weights(network, path, marks({"classes": ["a", "b", "c"]}))
+    assert settings(path)["network"] == "AsymmNet with other blocks" and "variant" not in settings(path)
+    load_weights(again, path)
+    assert (logits(again, x) == logits(network, x)).all()
+    with pytest.raises(ValueError, match="is of AsymmNet with other blocks, and this network is AsymmNet$"):
+        load_weights(plain, path)
+    save_weights(plain, tmp_path / "plain.safetensors")
+    with pytest.raises(ValueError, match="is of AsymmNet-Small, width 0.35, .* this network is AsymmNet with other"):
+        load_weights(again, tmp_path / "plain.safetensors")
 
 
 def test_other_settings_are_refused(tmp_path):

@@ -8,8 +8,8 @@ from asymmbook.evidence.folds import FOLDS
 from asymmbook.evidence.inference import compare_networks
 from asymmbook.evidence.trial import BASE, HEAVY, MATCHED, PAIR, PLAIN, plan
 from asymmbook.figures.widths import plot_widths
+from asymmbook.pages import asymmetry as pages
 from asymmbook.pages import results
-from asymmbook.pages import widths as pages
 
 EACH = 40  # pictures a fold, half of each class
 MACS = {0: 1e6, 1: 10e6, "matched": 100e6}  # r = 1 half way between the two others, on a logarithmic axis
@@ -184,14 +184,14 @@ def test_vgg19_is_timed_at_a_rate_of_its_own():
 
 def test_left_and_right_are_held_against_each_other(tmp_path, monkeypatch):
     """Two answers a network: left is right once more."""
-    monkeypatch.setattr(results, "answered", lambda family, folder: family)
+    monkeypatch.setattr(pages, "answered", lambda family, folder: family)
     runs = pd.DataFrame({"run": ["a", "l", "r"], "group": ["a", "f", "f"],
                          "network": [PAIR[0], "ablation_left", "ablation_right"], "recipe": PLAIN.name,
                          "macs": [100, 99, 98], "params": [200, 200, 190]})
     monkeypatch.setattr(records, "read_runs", lambda folder: runs)
     monkeypatch.setattr(records, "answers", lambda rows, folder: pd.DataFrame(
         {"picture": [1, 2], "run": "r0f0", "right": [True, rows["run"].item() == "l"]}))
-    text = results.ablations(tmp_path)
+    text = pages.ablations(tmp_path)
     assert "Left less right: +50.0 points" in text and "by -2.0 to -1.0 %, parameters by -5.0 to +0.0 %" in text
-    monkeypatch.setattr(results, "answered", lambda family, folder: None)
-    assert results.ablations(tmp_path).startswith("Open")
+    monkeypatch.setattr(pages, "answered", lambda family, folder: None)
+    assert pages.ablations(tmp_path).startswith("Open")

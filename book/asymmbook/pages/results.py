@@ -9,12 +9,12 @@ import pandas as pd
 
 from asymmbook.evidence import article_size, records, which
 from asymmbook.evidence.inference import compare_networks, points
-from asymmbook.evidence.trial import BASE, PAIR, PICTURES, PLAIN
+from asymmbook.evidence.trial import BASE, PICTURES, PLAIN
 from asymmbook.evidence.verdicts import LABELS, answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, machines, markdown_table, percent, ranges
 
-__all__ = ["ablations", "article", "costs", "hardest", "heavy", "limits", "networks", "origin", "twins"]
+__all__ = ["article", "costs", "hardest", "heavy", "limits", "networks", "origin", "twins"]
 
 TWINS = "asymmnet_large-r0", "mobilenet_v3_large"
 SHOWN = 12  # rows of the table of hard pictures
@@ -91,22 +91,6 @@ def heavy(folder: Path | None = None) -> str:
         "the run diverged." if row.diverged else f"{percent(row.top1)} % on the held-out pictures, "
         f"{percent(row.train_top1)} % in training; so few runs decide nothing.")
         for row in rows.itertuples(index=False))
-
-
-def ablations(folder: Path | None = None) -> str:
-    """What the networks of group f cost beside the original, and how far left and right, which are one, lie apart."""
-    if answered("f", folder) is None:
-        return "Open: not all runs are recorded."
-    runs = records.read_runs(folder)
-    original = records.matching(runs, {"group": "a", "network": PAIR[0], "recipe": PLAIN.name}).iloc[0]
-    changed = runs[runs["group"] == "f"]
-    macs, params = (100 * (changed[cost] / original[cost] - 1) for cost in ("macs", "params"))
-    said = [records.answers(changed[changed["network"] == f"ablation_{side}"], folder) for side in ("left", "right")]
-    return (f"Beside the original, MACs of the changed networks differ by {macs.min():+.1f} to {macs.max():+.1f} %, "
-            f"parameters by {params.min():+.1f} to {params.max():+.1f} %.\n\nLeft and right are one network whose "
-            "channels are numbered in two ways, since the layers behind treat all channels alike. So the two, which no "
-            "test compares, should differ by luck alone, which leaves 0 out of such an interval one time in twenty. "
-            f"Left less right: {points(*compare_networks(*said)[:3])}.")
 
 
 def article(folder: Path | None = None) -> str:

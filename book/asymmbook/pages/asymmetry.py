@@ -1,4 +1,4 @@
-"""What `book/results.md` shows of the trial's group b, the asymmetry at several widths: Markdown, one function a part.
+"""What the trial says of the asymmetry beside its tests, as Markdown: at several widths (b), and with other copies (f).
 
 Every function takes a folder of results (None: the project's).
 """
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from asymmbook.evidence import widths
-from asymmbook.evidence.inference import points
-from asymmbook.evidence.trial import MATCHED
+from asymmbook.evidence import records, widths
+from asymmbook.evidence.inference import compare_networks, points
+from asymmbook.evidence.trial import MATCHED, PAIR, PLAIN
+from asymmbook.evidence.verdicts import answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, markdown_table, percent
 
-__all__ = ["differences", "networks", "sentences"]
+__all__ = ["ablations", "differences", "networks", "sentences"]
 
 OPEN = "Open: no width has all its runs recorded."
 
@@ -47,3 +48,19 @@ def sentences(folder: Path | None = None) -> str:
     ends = f"What r = 1 adds at × {min(MATCHED):g} less that at × {max(MATCHED):g}"
     items += [f"{ends}, against {name}: {points(*widths.trend(name, folder)[:3])}." for name in widths.AGAINST]
     return bullets(items)
+
+
+def ablations(folder: Path | None = None) -> str:
+    """What the networks of group f cost beside the original, and how far left and right, which are one, lie apart."""
+    if answered("f", folder) is None:
+        return "Open: not all runs are recorded."
+    runs = records.read_runs(folder)
+    original = records.matching(runs, {"group": "a", "network": PAIR[0], "recipe": PLAIN.name}).iloc[0]
+    changed = runs[runs["group"] == "f"]
+    macs, params = (100 * (changed[cost] / original[cost] - 1) for cost in ("macs", "params"))
+    said = [records.answers(changed[changed["network"] == f"ablation_{side}"], folder) for side in ("left", "right")]
+    return (f"Beside the original, MACs of the changed networks differ by {macs.min():+.1f} to {macs.max():+.1f} %, "
+            f"parameters by {params.min():+.1f} to {params.max():+.1f} %.\n\nLeft and right are one network whose "
+            "channels are numbered in two ways, since the layers behind treat all channels alike. So the two, which no "
+            "test compares, should differ by luck alone, which leaves 0 out of such an interval one time in twenty. "
+            f"Left less right: {points(*compare_networks(*said)[:3])}.")

@@ -31,23 +31,18 @@ def complete(network: nn.Layer, metadata: Mapping[str, str] | None) -> dict[str,
     known = {key: None for key in PICTURES} | json.loads((metadata or {}).get(SETTINGS, "{}"))
     last = [layer for layer in network.sublayers(include_self=True) if isinstance(layer, nn.Linear)]
     known["classes"] = known["classes"] or (last[-1].weight.shape[1] if last else None)
-    own = _own(network) if _as_built(network) else {"network": _name(network), "epsilon": _epsilon(network)}
-    return {**(metadata or {}), SETTINGS: json.dumps({**own, **known}, ensure_ascii=False)}
+    return {**(metadata or {}), SETTINGS: json.dumps({**_described(network), **known}, ensure_ascii=False)}
 
 
-def _own(network):
-    return {key: getattr(network, key) for key in NETWORK}
-
-
-def _as_built(network):
-    """Whether a network is an AsymmNet with the blocks of its own settings."""
-    return isinstance(network, AsymmNet) and same_network(_own(network), network)
-
-
-def _name(network):
-    """What a file calls a network that no settings of an AsymmNet describe."""
-    changed = isinstance(network, AsymmNet) and not _as_built(network)
-    return type(network).__name__ + (" with other blocks" if changed else "")
+def _described(network):
+    """What a file says of a network: its settings, if it is an AsymmNet with their blocks, else a name and epsilon."""
+    name = type(network).__name__
+    if isinstance(network, AsymmNet):
+        own = {key: getattr(network, key) for key in NETWORK}
+        if same_network(own, network):
+            return own
+        name += " with other blocks"
+    return {"network": name, "epsilon": _epsilon(network)}
 
 
 def _epsilon(network):
@@ -92,14 +87,15 @@ def same_network(settings: Mapping[str, Any], network: AsymmNet) -> bool:
 
 def check_network(network: nn.Layer, settings: Mapping[str, Any], source: Path | str) -> None:
     """Raise `ValueError` where a file's settings are of another network than this one, whatever the shapes say."""
-    own = _name(network)
-    if _as_built(network) and "variant" in settings:
+    own = _described(network)
+    name = own.get("network", type(network).__name__)
+    if "variant" in own and "variant" in settings:
         if not same_network(settings, network):
-            raise ValueError(f"{source} is of {shown(settings)}, and this network is {shown(_own(network))}: "
-                             + _remedy(settings, _own(network)))
-    elif "variant" in settings or settings.get("network", own) != own:
+            raise ValueError(f"{source} is of {shown(settings)}, and this network is {shown(own)}: "
+                             + _remedy(settings, own))
+    elif "variant" in settings or settings.get("network", name) != name:
         theirs = settings.get("network") or shown(settings)
-        raise ValueError(f"{source} is of {theirs}, and this network is {own}")
+        raise ValueError(f"{source} is of {theirs}, and this network is {name}")
 
 
 def _remedy(settings, own):

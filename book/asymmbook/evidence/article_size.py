@@ -2,6 +2,7 @@
 
 One run a network decides nothing, and nothing is tested. `folder` is another folder of results, for tests.
 """
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -15,15 +16,15 @@ __all__ = ["accuracies", "curves", "not_run"]
 RECIPES = {"article": "as published", "article-fixed": "mended"}
 
 
-def _planned(folder):
-    return [run for run in plan(records.scores(folder)) if run.group == "c"]
+def _planned():
+    return [run for run in plan() if run.group == "c"]
 
 
 def accuracies(folder: Path | None = None) -> pd.DataFrame:
     """A row a run, none before all are recorded: name, pictures; and, as shares of the eval split, top1 and per_class
     after the last epoch, best and best_epoch (of the best one; NaN for a run that diverged at once); train_top1.
     """
-    table, names = records.read_runs(folder), [run.name for run in _planned(folder)]
+    table, names = records.read_runs(folder), [run.name for run in _planned()]
     if not set(names) <= set(table["run"]):
         return pd.DataFrame(columns=["name", "top1"])
     mine = table.set_index("run").loc[names]
@@ -48,10 +49,8 @@ def not_run(folder: Path | None = None) -> dict[str, float]:
 
     Estimated from its recorded pace at 64 pixels, by the number of pixels.
     """
-    article, paces = _planned(folder)[0], records.paces(folder)
-    size, found = article.recipe.image_size, {}
-    for model in HEAVY:
-        pace = paces.get((model, BASE.image_size))
-        slower = None if pace is None else {(model, size): pace * (BASE.image_size / size)**2}
-        found[LABELS[model]] = hours([article._replace(model=model, settings={})], slower) if slower else float("nan")
-    return found
+    article, paces = _planned()[0], records.paces(folder)
+    size = article.recipe.image_size
+    slower = {(model, size): paces.get((model, BASE.image_size), math.nan) * (BASE.image_size / size)**2
+              for model in HEAVY}
+    return {LABELS[model]: hours([article._replace(model=model, settings={})], slower) for model in HEAVY}

@@ -27,8 +27,8 @@ from statsmodels.stats.multitest import multipletests
 from asymmbook.evidence.statistics import LEVEL
 
 __all__ = ["DRAWS", "Components", "Difference", "calibration_error", "compare_networks", "components",
-           "fit_temperature", "holm", "missed", "per_class_accuracy", "points", "power", "resolution", "sentence",
-           "standard_error"]
+           "fit_temperature", "holm", "missed", "paired", "per_class_accuracy", "points", "power", "resolution",
+           "sentence", "standard_error"]
 
 DRAWS = 10_000
 CHUNK = 1000  # draws at a time, which bounds the memory
@@ -61,7 +61,7 @@ class Difference(NamedTuple):
         return self.runs >= FEWEST_RUNS
 
 
-def _paired(first, second):
+def paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Differences per picture and run: DataFrame with picture, run, d. `ValueError` for different pictures or runs."""
     keys = ["picture", "run"]
     merged = first[[*keys, "right"]].merge(second[[*keys, "right"]], on=keys, validate="one_to_one")
@@ -102,7 +102,7 @@ def compare_networks(first: pd.DataFrame, second: pd.DataFrame, level: float = L
     interval holds with 1 - level. p: how often flipping the sign of every picture and of every run effect at random
     gives a mean as large. Raises `ValueError` for answers that do not pair.
     """
-    frame = _paired(first, second)
+    frame = paired(first, second)
     effects, variance = _run_effects(frame)
     cleared = (frame["d"] - frame["run"].map(effects)).groupby(frame["picture"]).mean()
     values, shifts = cleared.to_numpy(), effects.to_numpy()
@@ -139,7 +139,7 @@ def components(first: pd.DataFrame, second: pd.DataFrame) -> Components:
 
     Estimates may be negative where the truth is near zero: average over pairs first, then cut at zero.
     """
-    table = _paired(first, second).pivot(index="picture", columns="run", values="d").to_numpy()
+    table = paired(first, second).pivot(index="picture", columns="run", values="d").to_numpy()
     pictures, runs = table.shape
     grand, by_picture, by_run = table.mean(), table.mean(axis=1), table.mean(axis=0)
     rest = ((table - by_picture[:, None] - by_run + grand)**2).sum() / ((pictures - 1) * (runs - 1))

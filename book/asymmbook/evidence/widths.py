@@ -14,7 +14,7 @@ import pandas as pd
 
 from asymmbook.evidence import records
 from asymmbook.evidence.folds import FOLDS, class_sets
-from asymmbook.evidence.inference import Difference, compare_networks
+from asymmbook.evidence.inference import Difference, compare_networks, paired
 from asymmbook.evidence.trial import MATCHED, network_key
 from asymmbook.evidence.verdicts import WITHOUT
 
@@ -69,13 +69,8 @@ def by_width(folder: Path | None = None) -> pd.DataFrame:
     rows = []
     for width in done(folder):
         ours, others = _answers(width, folder)
-        rows += [{"width": width, "against": name, **_interval(compare_networks(ours, said))}
-                 for name, said in others.items()]
+        rows += [(width, name, *compare_networks(ours, said)[:3]) for name, said in others.items()]
     return pd.DataFrame(rows, columns=["width", "against", "mean", "low", "high"])
-
-
-def _interval(found):
-    return {"mean": found.mean, "low": found.low, "high": found.high}
 
 
 def _require(wanted, folder):
@@ -99,7 +94,8 @@ def together(against: str, untuned: bool = False, folder: Path | None = None) ->
         parts.append([said.assign(run=f"{width:g} " + said["run"]) for said in (ours, others[against])])
     frames = [pd.concat(side) for side in zip(*parts, strict=True)]
     if untuned:
-        frames = [frame[~frame["picture"].str.partition("/")[0].isin(_tuning_classes(folder))] for frame in frames]
+        chose = _tuning_classes(folder)
+        frames = [frame[~frame["picture"].str.partition("/")[0].isin(chose)] for frame in frames]
     return compare_networks(*frames)
 
 
@@ -117,6 +113,5 @@ def trend(against: str, folder: Path | None = None) -> Difference:
     gains = []
     for width in ends:
         ours, others = _answers(width, folder)
-        both = ours[[*KEYS, "right"]].merge(others[against][[*KEYS, "right"]], on=KEYS, validate="one_to_one")
-        gains.append(both[KEYS].assign(right=both["right_x"].astype(float) - both["right_y"]))
+        gains.append(paired(ours, others[against]).rename(columns={"d": "right"}))
     return compare_networks(*gains)

@@ -38,7 +38,8 @@ def differences(folder: Path | None = None) -> dict[str, pd.DataFrame]:
 
 def sentences(folder: Path | None = None) -> str:
     """What group b says beside its tests: over all widths, without the tuning classes, and "the smaller, the more"."""
-    missing = [f"× {width:g}" for width in MATCHED if width not in widths.done(folder)]
+    done = widths.done(folder)
+    missing = [f"× {width:g}" for width in MATCHED if width not in done]
     if missing:
         return (f"Open: not all runs are recorded at the widths {', '.join(missing)}. The two tests, over all "
                 "widths together, and the trend from the narrowest to the widest network wait for them.")

@@ -49,17 +49,19 @@ def test_each_width_is_held_against_three_opponents(trial):
     assert len(table) == len(MATCHED) * len(widths.AGAINST)
     for width in MATCHED:  # 20 and 10 of 40, and half way between
         assert table[width].reindex(widths.AGAINST).tolist() == pytest.approx([0.5, 0.25, 0.375])
+    one = widths.by_width(trial).iloc[1]
+    assert one["missed"] == pytest.approx(2.8016 * (one["high"] - one["low"]) / (2 * 1.95996), rel=1e-4)
     seen = widths.accuracies(trial)
     assert seen["top1"].tolist() == pytest.approx([1, 0.5, 0.75] * len(MATCHED)) and set(seen["runs"]) == {FOLDS}
     assert seen["own_width"].tolist() == [own for width in MATCHED for own in (width, width, MATCHED[width])]
 
 
 def test_all_widths_together_and_without_the_classes_that_chose(trial):
-    found = widths.together(widths.AGAINST[0], folder=trial)
+    found = widths.together(folder=trial)[widths.AGAINST[0]]
     assert found.mean == pytest.approx(0.5) and (found.pictures, found.runs) == (EACH * FOLDS, FOLDS * len(MATCHED))
-    untuned = widths.together(widths.AGAINST[0], True, trial)
+    untuned = widths.together(True, trial)[widths.AGAINST[0]]
     assert untuned.mean == 0 and untuned.pictures == EACH * FOLDS // 2  # no mistake is left
-    assert widths.trend(widths.AGAINST[2], trial).mean == pytest.approx(0)
+    assert widths.trend(trial)[widths.AGAINST[2]].mean == pytest.approx(0)
     text = pages.sentences(trial)
     assert text.count("+50.0 points") == 1 and text.count("+0.0 points") == 6 and "Open" not in text
 
@@ -78,8 +80,8 @@ def test_the_trend_is_the_smallest_width_s_gain_less_the_largest_s(trial):
     for key in [key for key in arrays if key.startswith(best) and key.endswith("predicted")]:
         arrays[key] = arrays[key.replace("-r0-w", "-r1-w")]
     np.savez(path, **arrays)
-    assert widths.trend(widths.AGAINST[0], trial).mean == pytest.approx(0.5)
-    assert widths.trend(widths.AGAINST[1], trial).mean == pytest.approx(0)
+    assert widths.trend(trial)[widths.AGAINST[0]].mean == pytest.approx(0.5)
+    assert widths.trend(trial)[widths.AGAINST[1]].mean == pytest.approx(0)
 
 
 def test_a_width_without_all_its_runs_is_left_out(trial):
@@ -89,9 +91,10 @@ def test_a_width_without_all_its_runs_is_left_out(trial):
     left = [width for width in MATCHED if width != 0.5]
     assert widths.done(trial) == left and set(widths.by_width(trial)["width"]) == set(left)
     with pytest.raises(ValueError, match=r"widths \[0.5\]"):
-        widths.together(widths.AGAINST[0], folder=trial)
-    assert widths.trend(widths.AGAINST[0], trial).mean == pytest.approx(0)  # both of its ends are there
-    assert "at the widths × 0.5." in pages.sentences(trial) and "r = 0, × 0.53" not in pages.networks(trial)
+        widths.together(folder=trial)
+    assert widths.trend(trial)[widths.AGAINST[0]].mean == pytest.approx(0)  # both of its ends are there
+    assert "at the widths × 0.5. The two tests" in pages.sentences(trial) and "would show" in pages.sentences(trial)
+    assert "r = 0, × 0.53" not in pages.networks(trial)
     assert {tuple(rows["label"]) for rows in pages.differences(trial).values()} == {("× 0.35", "× 0.75", "× 1")}
 
 
@@ -105,7 +108,7 @@ def test_a_curve_s_place_is_between_its_ends(trial):
 def test_nothing_without_records(tmp_path):
     assert widths.done(tmp_path) == [] and widths.accuracies(tmp_path).empty and widths.by_width(tmp_path).empty
     with pytest.raises(ValueError, match=r"widths \[0.35, 1.0\]"):
-        widths.trend(widths.AGAINST[0], tmp_path)
+        widths.trend(tmp_path)
     assert pages.networks(tmp_path) == pages.OPEN and pages.differences(tmp_path) == {}
     assert pages.sentences(tmp_path).startswith("Open")
     with pytest.raises(ValueError, match="nothing to plot"):

@@ -18,7 +18,7 @@ __all__ = ["article", "costs", "hardest", "heavy", "limits", "networks", "origin
 
 TWINS = "asymmnet_large-r0", "mobilenet_v3_large"
 SHOWN = 12  # rows of the table of hard pictures
-ABOUT = ("a", "c", "d", "tune", "time")  # the trial's groups that the page speaks of
+ABOUT = ("a", "b", "c", "d", "tune", "time")  # the trial's groups that the page speaks of
 
 LIMITS = """
 - **May be concluded:** how these networks rank on {pictures:,} pictures of sixteen classes, at {size} × {size} pixels,

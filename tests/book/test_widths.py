@@ -174,6 +174,20 @@ def test_what_was_not_run_is_counted_by_its_pace(tmp_path):
     assert "VGG19 (about 40 hours of one thread, by its pace at 64 pixels)" in results.article(tmp_path)
 
 
+def test_the_heavy_networks_get_a_line_a_run_and_their_rates(tmp_path):
+    assert results.heavy(tmp_path) == "Open: no run of ResNet50 and VGG19 is recorded."
+    records.trial_dir(tmp_path).mkdir()
+    runs = [("resnet50", 0, 0.01, False), ("resnet50", 1, 0.01, False), ("vgg19", 0, 0.005, True)]
+    pd.DataFrame([{"run": f"{network}{fold}", "group": "a", "network": network, "fold": fold, "diverged": diverged,
+                   "recipe_fields": f'{{"base_lr": {rate}}}', "top1": 0.5, "train_top1": 0.9}
+                  for network, fold, rate, diverged in runs]
+                 ).to_csv(records.trial_dir(tmp_path) / "runs.csv", index=False)
+    text = results.heavy(tmp_path)
+    assert text.count("50.0 % on the held-out pictures, 90.0 % in training; so few runs decide nothing.") == 2
+    assert "VGG19, fold 0: the run diverged." in text and text.count("ResNet50 trains at 0.01, the best of 0.01, ") == 1
+    assert "VGG19 trains at 0.005, the best of 0.001, 0.005, 0.01." in text
+
+
 def test_vgg19_is_timed_at_a_rate_of_its_own():
     """It diverges at the common one; its tuning runs choose, and the others are timed as before."""
     timed = {run.network: run for run in plan({}) if run.group == "time"}

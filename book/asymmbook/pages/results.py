@@ -3,13 +3,15 @@
 Numbers come from `asymmbook.evidence.which` and `verdicts`; here they become tables and sentences. Every function
 takes a folder of results (None: the project's).
 """
+import json
 from pathlib import Path
 
 import pandas as pd
 
 from asymmbook.evidence import article_size, records, which
+from asymmbook.evidence.folds import FOLDS
 from asymmbook.evidence.inference import compare_networks, points
-from asymmbook.evidence.trial import BASE, PICTURES, PLAIN
+from asymmbook.evidence.trial import BASE, HEAVY, PICTURES, PLAIN
 from asymmbook.evidence.verdicts import LABELS, answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, machines, markdown_table, percent, ranges
@@ -83,14 +85,19 @@ def twins(folder: Path | None = None) -> str:
 
 
 def heavy(folder: Path | None = None) -> str:
-    """ResNet50 and VGG19, a line a run, which decides nothing."""
+    """ResNet50 and VGG19, a line a run, which decides nothing, and the rates that they were given."""
     rows = which.heavy(folder)
     if rows.empty:
         return "Open: no run of ResNet50 and VGG19 is recorded."
-    return bullets(f"{row.name}, fold {row.fold:.0f}: " + (
+    lines = bullets(f"{row.name}, fold {row.fold:.0f}: " + (
         "the run diverged." if row.diverged else f"{percent(row.top1)} % on the held-out pictures, "
         f"{percent(row.train_top1)} % in training; so few runs decide nothing.")
         for row in rows.itertuples(index=False))
+    given = [f"{row.name} trains at {json.loads(row.recipe_fields)['base_lr']:g}, the best of "
+             f"{', '.join(map('{:g}'.format, HEAVY[row.network]))}."
+             for row in rows.drop_duplicates("network").itertuples(index=False)]
+    return (f"{lines}\n\nOne run a rate, on other pictures, has chosen, where a setting of the light networks had "
+            f"{FOLDS} runs.\n\n{bullets(given)}")
 
 
 def article(folder: Path | None = None) -> str:

@@ -45,11 +45,13 @@ def trial(tmp_path, monkeypatch):
 
 
 def test_each_width_is_held_against_three_opponents(trial):
-    table = widths.by_width(trial).set_index(["width", "against"])["mean"]
-    assert len(table) == len(MATCHED) * len(widths.AGAINST)
+    every = widths.by_width(trial)
+    table = every[~every["untuned"]].set_index(["width", "against"])["mean"]
+    assert len(table) == len(MATCHED) * len(widths.AGAINST) == len(every) / 2
     for width in MATCHED:  # 20 and 10 of 40, and half way between
         assert table[width].reindex(widths.AGAINST).tolist() == pytest.approx([0.5, 0.25, 0.375])
-    one = widths.by_width(trial).iloc[1]
+    assert not every.loc[every["untuned"], ["mean", "low", "high"]].any(axis=None)  # no mistake is left
+    one = every.iloc[1]
     assert one["missed"] == pytest.approx(2.8016 * (one["high"] - one["low"]) / (2 * 1.95996), rel=1e-4)
     seen = widths.accuracies(trial)
     assert seen["top1"].tolist() == pytest.approx([1, 0.5, 0.75] * len(MATCHED)) and set(seen["runs"]) == {FOLDS}
@@ -62,8 +64,8 @@ def test_all_widths_together_and_without_the_classes_that_chose(trial):
     untuned = widths.together(True, trial)[widths.AGAINST[0]]
     assert untuned.mean == 0 and untuned.pictures == EACH * FOLDS // 2  # no mistake is left
     assert widths.trend(trial)[widths.AGAINST[2]].mean == pytest.approx(0)
-    text = pages.sentences(trial)
-    assert text.count("+50.0 points") == 1 and text.count("+0.0 points") == 6 and "Open" not in text
+    text = pages.together(trial)
+    assert text.count("+50.0 points") == 1 and text.count("+0.0 points") == 6 and "Not run" not in text
 
 
 def test_the_classes_that_chose_are_those_of_the_tuning_runs():
@@ -93,9 +95,20 @@ def test_a_width_without_all_its_runs_is_left_out(trial):
     with pytest.raises(ValueError, match=r"widths \[0.5\]"):
         widths.together(folder=trial)
     assert widths.trend(trial)[widths.AGAINST[0]].mean == pytest.approx(0)  # both of its ends are there
-    assert "at the widths × 0.5. The two tests" in pages.sentences(trial) and "would show" in pages.sentences(trial)
+    assert pages.together(trial).startswith("Not run, or not complete: the widths × 0.5. What")
     assert "r = 0, × 0.53" not in pages.networks(trial)
-    assert {tuple(rows["label"]) for rows in pages.differences(trial).values()} == {("× 0.35", "× 0.75", "× 1")}
+    assert {tuple(rows["label"]) for rows in pages.differences(widths.by_width(trial)).values()} == {
+        ("× 0.35", "× 0.75", "× 1")}
+
+
+def test_single_widths_are_a_table_without_verdict():
+    rows = [(0.5, name, untuned, mean, mean - 0.02, mean + 0.02, 0.0287)
+            for untuned, mean in ((False, 0.01), (True, -0.004)) for name in widths.AGAINST]
+    table = pd.DataFrame(rows, columns=["width", "against", "untuned", "mean", "low", "high", "missed"])
+    text = pages.singles(table)
+    assert f"| × 0.5 | {widths.AGAINST[1]} | +1.0 (-1.0 to +3.0) | -0.4 (-2.4 to +1.6) | below 2.9 |" in text
+    drawn = pages.differences(table)
+    assert {(len(rows), rows["mean"].item(), rows["shown"].item()) for rows in drawn.values()} == {(1, 0.01, False)}
 
 
 def test_a_curve_s_place_is_between_its_ends(trial):
@@ -109,8 +122,9 @@ def test_nothing_without_records(tmp_path):
     assert widths.done(tmp_path) == [] and widths.accuracies(tmp_path).empty and widths.by_width(tmp_path).empty
     with pytest.raises(ValueError, match=r"widths \[0.35, 1.0\]"):
         widths.trend(tmp_path)
-    assert pages.networks(tmp_path) == pages.OPEN and pages.differences(tmp_path) == {}
-    assert pages.sentences(tmp_path).startswith("Open")
+    nothing = widths.by_width(tmp_path)
+    assert pages.networks(tmp_path) == pages.singles(nothing) == pages.OPEN and pages.differences(nothing) == {}
+    assert pages.together(tmp_path).startswith("Not run, or not complete: the widths × 0.35, × 0.5, × 0.75, × 1.")
     with pytest.raises(ValueError, match="nothing to plot"):
         plot_widths(widths.accuracies(tmp_path))
 
@@ -177,15 +191,21 @@ def test_what_was_not_run_is_counted_by_its_pace(tmp_path):
 def test_the_heavy_networks_get_a_line_a_run_and_their_rates(tmp_path):
     assert results.heavy(tmp_path) == "Open: no run of ResNet50 and VGG19 is recorded."
     records.trial_dir(tmp_path).mkdir()
-    runs = [("resnet50", 0, 0.01, False), ("resnet50", 1, 0.01, False), ("vgg19", 0, 0.005, True)]
-    pd.DataFrame([{"run": f"{network}{fold}", "group": "a", "network": network, "fold": fold, "diverged": diverged,
-                   "recipe_fields": f'{{"base_lr": {rate}}}', "top1": 0.5, "train_top1": 0.9}
-                  for network, fold, rate, diverged in runs]
+    runs = [("a", "resnet50", 0, 0.01, 30, False), ("a", "resnet50", 2, 0.01, 30, False),
+            ("a", "vgg19", 0, 0.005, 30, True),
+            *(("tune", "resnet50", 0, rate, 30, False) for rate in HEAVY["resnet50"]),
+            *(("tune", "vgg19", 0, rate, 3, False) for rate in HEAVY["vgg19"])]
+    pd.DataFrame([{"run": f"{group}-{network}-64px-caltech16-r0f{fold}" if group == "a" else f"{network}{rate}",
+                   "group": group, "network": network, "fold": fold, "epochs": epochs, "diverged": diverged,
+                   "recipe_fields": f'{{"base_lr": {rate}}}', "top1": 0.5, "train_top1": np.nan if diverged else 0.9}
+                  for group, network, fold, rate, epochs, diverged in runs]
                  ).to_csv(records.trial_dir(tmp_path) / "runs.csv", index=False)
     text = results.heavy(tmp_path)
     assert text.count("50.0 % on the held-out pictures, 90.0 % in training; so few runs decide nothing.") == 2
-    assert "VGG19, fold 0: the run diverged." in text and text.count("ResNet50 trains at 0.01, the best of 0.01, ") == 1
-    assert "VGG19 trains at 0.005, the best of 0.001, 0.005, 0.01." in text
+    assert "VGG19, fold 0: the run diverged." in text and "ResNet50, fold 1: not run." in text
+    assert text.count("not run") == 1 and f"a light network had {FOLDS} runs" in text
+    assert "ResNet50: 0.01, out of 0.01, 0.05, after 30 epochs." in text
+    assert "VGG19: 0.005, out of 0.001, 0.005, 0.01, after 3 epochs." in text
 
 
 def test_vgg19_is_timed_at_a_rate_of_its_own():

@@ -1,6 +1,6 @@
 """What the trial says of the asymmetry beside its tests, as Markdown: at several widths (b), and with other copies (f).
 
-Every function takes a folder of results (None: the project's).
+A function that reads records takes a folder of results (None: the project's).
 """
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from asymmbook.evidence.verdicts import answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, markdown_table, percent
 
-__all__ = ["ablations", "differences", "networks", "sentences"]
+__all__ = ["ablations", "differences", "networks", "singles", "together"]
 
 OPEN = "Open: no width has all its runs recorded."
 
@@ -29,31 +29,47 @@ def networks(folder: Path | None = None) -> str:
         "top-1": [f"{percent(row.top1)} ± {percent(row.sd)}" for row in table.itertuples()]}))
 
 
-def differences(folder: Path | None = None) -> dict[str, pd.DataFrame]:
-    """{opponent: label, mean, low, high, shown} for `plot_differences`; nothing is shown, as a width has no test."""
-    table = widths.by_width(folder)
+def differences(by_width: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """{opponent: label, mean, low, high, shown} of `widths.by_width` for `plot_differences`, on all pictures.
+
+    Nothing is shown, as a single width has no test.
+    """
+    table = by_width[~by_width["untuned"].astype(bool)]
     return {f"Less {name}": rows.assign(label=rows["width"].map("× {:g}".format), shown=False)
             for name, rows in table.groupby("against", sort=False)}
 
 
-def sentences(folder: Path | None = None) -> str:
-    """What group b says beside its tests: what single widths could show, then all widths together, without the tuning
-    classes, and "the smaller, the more"."""
-    table = widths.by_width(folder)
-    if table.empty:
+def singles(by_width: pd.DataFrame) -> str:
+    """The differences of `widths.by_width` as a table: in points, with and without the tuning classes."""
+    if by_width.empty:
         return OPEN
-    alone = (f"At a single width, a test would show a true difference of {100 * table['missed'].min():.1f} to "
-             f"{100 * table['missed'].max():.1f} points with a chance of four in five; smaller ones may be missed.")
-    missing = [f"× {width:g}" for width in MATCHED if width not in set(table["width"])]
+    every, untuned = (by_width[by_width["untuned"] == kind].reset_index(drop=True) for kind in (False, True))
+    shown = pd.DataFrame({
+        "width": every["width"].map("× {:g}".format), "r = 1 less": every["against"],
+        "points": _points(every), "without the tuning classes": _points(untuned),
+        "could be missed": [f"below {100 * bound:.1f}" for bound in every["missed"]]})
+    return (f"{markdown_table(shown)}\n\nThe last column: if this row alone were tested, at 5 %, a smaller true "
+            "difference would be missed more than one time in five.")
+
+
+def _points(table):
+    return [points(*row).replace(" points", "") for row in table[["mean", "low", "high"]].itertuples(index=False)]
+
+
+def together(folder: Path | None = None) -> str:
+    """What group b says beside its tests over all widths: also without the tuning classes, and "the smaller, the
+    more"."""
+    done = widths.done(folder)
+    missing = [f"× {width:g}" for width in MATCHED if width not in done]
     if missing:
-        return (f"{alone}\n\nOpen: not all runs are recorded at the widths {', '.join(missing)}. The two tests, over "
-                "all widths together, and the trend from the narrowest to the widest network wait for them.")
+        return (f"Not run, or not complete: the widths {', '.join(missing)}. What holds for all widths together, and "
+                "whether the asymmetry pays more in narrower networks, is open.")
     every, untuned, trend = widths.together(folder=folder), widths.together(True, folder), widths.trend(folder)
-    items = [f"Over all widths, r = 1 less {name}: {points(*every[name][:3])}; without the classes that chose the "
-             f"rates: {points(*untuned[name][:3])}." for name in widths.AGAINST]
+    items = [f"Over all widths, r = 1 less {name}: {points(*every[name][:3])}; without the tuning classes: "
+             f"{points(*untuned[name][:3])}." for name in widths.AGAINST]
     ends = f"What r = 1 adds at × {min(MATCHED):g} less that at × {max(MATCHED):g}"
     items += [f"{ends}, against {name}: {points(*trend[name][:3])}." for name in widths.AGAINST]
-    return f"{alone}\n\n{bullets(items)}"
+    return bullets(items)
 
 
 def ablations(folder: Path | None = None) -> str:

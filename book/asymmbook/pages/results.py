@@ -11,7 +11,7 @@ import pandas as pd
 from asymmbook.evidence import article_size, records, which
 from asymmbook.evidence.folds import FOLDS
 from asymmbook.evidence.inference import compare_networks, points
-from asymmbook.evidence.trial import BASE, HEAVY, PICTURES, PLAIN
+from asymmbook.evidence.trial import BASE, HEAVY, PICTURES, PLAIN, plan
 from asymmbook.evidence.verdicts import LABELS, answered
 from asymmbook.figures.style import thousands
 from asymmbook.pages.tables import bullets, folded, machines, markdown_table, percent, ranges
@@ -23,12 +23,13 @@ SHOWN = 12  # rows of the table of hard pictures
 ABOUT = ("a", "b", "c", "d", "tune", "time")  # the trial's groups that the page speaks of
 
 LIMITS = """
-- **May be concluded:** how these networks rank on {pictures:,} pictures of sixteen classes, at {size} × {size} pixels,
-  after {epochs} epochs from random weights, each at the rate that one rule has chosen for it; and only where a
-  difference is called shown.
+- **May be concluded:** how the six networks of the first table rank on {pictures:,} pictures of sixteen classes, at
+  {size} × {size} pixels, after {epochs} epochs from random weights, each at the rate that one rule has chosen for it;
+  and only where a difference is called shown.
 - **May not:** anything about ImageNet, where the paper measured; about other sizes than 64 and 128 pixels, or longer
-  training; or about networks that start from other weights ([transfer](transfer.md)).
-- "No difference is shown" does not mean that there is none. Of the {tests} comparisons at this size, the sharpest
+  training; about networks that start from other weights ([transfer](transfer.md)); or, from a single width, whether the
+  asymmetry pays there, since it has no test.
+- "No difference is shown" does not mean that there is none. Of their {tests} comparisons at this size, the sharpest
   would miss one of less than {sharpest:.1f} points more than one time in five, the bluntest one of less than
   {bluntest:.1f}.
 - Runs of one network lie {nearest:.1f} to {farthest:.1f} points apart, from its least to its best: they start from
@@ -85,19 +86,26 @@ def twins(folder: Path | None = None) -> str:
 
 
 def heavy(folder: Path | None = None) -> str:
-    """ResNet50 and VGG19, a line a run, which decides nothing, and the rates that they were given."""
+    """ResNet50 and VGG19, a line a run, which decides nothing, and how their rates were chosen."""
     rows = which.heavy(folder)
     if rows.empty:
         return "Open: no run of ResNet50 and VGG19 is recorded."
-    lines = bullets(f"{row.name}, fold {row.fold:.0f}: " + (
+    lines = [f"{row.name}, fold {row.fold:.0f}: " + (
         "the run diverged." if row.diverged else f"{percent(row.top1)} % on the held-out pictures, "
         f"{percent(row.train_top1)} % in training; so few runs decide nothing.")
-        for row in rows.itertuples(index=False))
-    given = [f"{row.name} trains at {json.loads(row.recipe_fields)['base_lr']:g}, the best of "
-             f"{', '.join(map('{:g}'.format, HEAVY[row.network]))}."
-             for row in rows.drop_duplicates("network").itertuples(index=False)]
-    return (f"{lines}\n\nOne run a rate, on other pictures, has chosen, where a setting of the light networks had "
-            f"{FOLDS} runs.\n\n{bullets(given)}")
+        for row in rows.itertuples(index=False)]
+    lines += [f"{LABELS[run.network]}, fold {run.fold}: not run." for run in plan({})
+              if run.group == "a" and run.network in HEAVY and run.name not in set(rows["run"])]
+    given = [_rate(row, records.read_runs(folder)) for row in rows.drop_duplicates("network").itertuples(index=False)]
+    return (f"{bullets(lines)}\n\nTheir rates were chosen on other pictures, with one weight decay and one run a rate; "
+            f"each setting of a light network had {FOLDS} runs.\n\n{bullets(given)}")
+
+
+def _rate(row, runs):
+    tried = records.matching(runs, {"group": "tune", "network": row.network})
+    rates = sorted({json.loads(fields)["base_lr"] for fields in tried["recipe_fields"]})
+    return (f"{row.name}: {json.loads(row.recipe_fields)['base_lr']:g}, out of {', '.join(map('{:g}'.format, rates))}, "
+            f"after {tried['epochs'].max():.0f} epochs.")
 
 
 def article(folder: Path | None = None) -> str:

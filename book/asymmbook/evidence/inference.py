@@ -163,9 +163,9 @@ def resolution(error: float, tests: int = 1, level: float = LEVEL, chance: float
     return float((norm.isf(level / (2 * tests)) + norm.ppf(chance)) * error)
 
 
-def points(mean: float, low: float, high: float) -> str:
-    """A difference of shares in points, with its interval: "+2.0 points (-1.7 to +5.8)"."""
-    return f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+def points(mean: float, low: float, high: float, unit: str = " points") -> str:
+    """A difference of shares in points, with its interval: "+2.0 points (-1.7 to +5.8)"; unit: "" in a table."""
+    return f"{100 * mean:+.1f}{unit} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def sentence(names: Sequence[str], result: Difference, p: float, tests: int = 1, level: float = LEVEL) -> str:

@@ -70,13 +70,14 @@ def by_width(folder: Path | None = None) -> pd.DataFrame:
     Twice: on all pictures, and (untuned) without those of the classes on which rates and weight decays were chosen.
     missed: a test of this difference alone, at 5 %, would miss a smaller true one more than one time in five.
     """
-    rows = []
-    for width in done(folder):
+    rows, complete = [], done(folder)
+    chose = _tuning_classes(folder) if complete else ()
+    for width in complete:
         ours, others = _answers(width, folder)
-        for untuned in (False, True):
-            chose = _tuning_classes(folder) if untuned else set()
+        for untuned, classes in ((False, ()), (True, chose)):
+            mine = _without(ours, classes)
             for name, said in others.items():
-                found = compare_networks(_without(ours, chose), _without(said, chose))
+                found = compare_networks(mine, _without(said, classes))
                 rows.append((width, name, untuned, *found[:3], missed(found)))
     return pd.DataFrame(rows, columns=["width", "against", "untuned", "mean", "low", "high", "missed"])
 

@@ -53,7 +53,7 @@ def singles(by_width: pd.DataFrame) -> str:
 
 
 def _points(table):
-    return [points(*row).replace(" points", "") for row in table[["mean", "low", "high"]].itertuples(index=False)]
+    return [points(*row, unit="") for row in table[["mean", "low", "high"]].itertuples(index=False)]
 
 
 def together(folder: Path | None = None) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from asymmbook.checkout import results_dir
 from asymmbook.evidence import heads as evidence
+from asymmbook.evidence.inference import points
 from asymmbook.evidence.unknown import DIGITS
 from asymmbook.pages.int8 import LABELS
 from asymmbook.pages.tables import bullets, markdown_table, percent
@@ -63,8 +64,8 @@ def taught(folder: Path | None = None) -> str:
         if row.network == evidence.BASE:
             continue
         shown = row.more_low > 0 or row.more_high < 0
-        items.append(f"A head on {LABELS[row.network]} against one on {LABELS[evidence.BASE]}: {100 * row.more:+.1f} "
-                     f"points ({100 * row.more_low:+.1f} to {100 * row.more_high:+.1f}). "
+        items.append(f"A head on {LABELS[row.network]} against one on {LABELS[evidence.BASE]}: "
+                     f"{points(row.more, row.more_low, row.more_high)}. "
                      + ("A difference is shown on these classes." if shown else
                         "No difference is shown on these classes."))
     items.append(f"Guessing gets {percent(1 / classes)} % right: what these networks have learned from a thousand "

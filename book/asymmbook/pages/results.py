@@ -87,16 +87,17 @@ def twins(folder: Path | None = None) -> str:
 
 def heavy(folder: Path | None = None) -> str:
     """ResNet50 and VGG19, a line a run, which decides nothing, and how their rates were chosen."""
-    rows = which.heavy(folder)
+    rows, runs = which.heavy(folder), records.read_runs(folder)
     if rows.empty:
         return "Open: no run of ResNet50 and VGG19 is recorded."
+    recorded = set(rows["run"])
     lines = [f"{row.name}, fold {row.fold:.0f}: " + (
         "the run diverged." if row.diverged else f"{percent(row.top1)} % on the held-out pictures, "
         f"{percent(row.train_top1)} % in training; so few runs decide nothing.")
         for row in rows.itertuples(index=False)]
-    lines += [f"{LABELS[run.network]}, fold {run.fold}: not run." for run in plan({})
-              if run.group == "a" and run.network in HEAVY and run.name not in set(rows["run"])]
-    given = [_rate(row, records.read_runs(folder)) for row in rows.drop_duplicates("network").itertuples(index=False)]
+    lines += [f"{LABELS[run.network]}, fold {run.fold}: not run." for run in plan()
+              if run.group == "a" and run.network in HEAVY and run.name not in recorded]
+    given = [_rate(row, runs) for row in rows.drop_duplicates("network").itertuples(index=False)]
     return (f"{bullets(lines)}\n\nTheir rates were chosen on other pictures, with one weight decay and one run a rate; "
             f"each setting of a light network had {FOLDS} runs.\n\n{bullets(given)}")
 
